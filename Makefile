@@ -1,0 +1,40 @@
+# `make demo` and `make test` need nothing before them: each calls `setup`, which installs
+# what is missing and takes a moment when nothing is.
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint style types format bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install servers and .venv where missing; starts no service (DRY_RUN=1 only says what)
+	@.ci/setup
+
+demo: setup ## Watch the pipeline work on throwaway servers for DEMO_SECONDS (30)
+	@$(BIN)/replicator sandbox demo
+
+test: setup ## Run the tests on real servers; ARGS="-k words" narrows them
+	@$(BIN)/pytest $(ARGS)
+
+lint: style types ## Check style, formatting and types
+
+style: setup ## Check style and formatting (ruff)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup ## Check types (mypy --strict)
+	@$(BIN)/mypy
+
+format: setup ## Apply ruff's formatting and safe fixes
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+bench: setup ## Run the benchmarks; JSON lines on standard output
+	@$(BIN)/python -m bench $(ARGS)
+
+clean: ## Remove what builds, tests and tools left; .venv stays
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .sandbox
+	@rm -f loader/*.c loader/*.so
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

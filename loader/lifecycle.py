@@ -1,0 +1,146 @@
+"""Each table's life: waiting, loading, streaming, reloading, dropped. No input or output.
+
+Left: what the stream and the copies report. Right: what to do about a table's row
+changes, which copies to ask for, which to merge. Positions here are the replica's:
+a copy is good when nothing that row events do not tell (a schema change, a swap)
+lies between its snapshot and the stream; else it is asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from loader.reload import LoadedTable, LoadRequest
+from loader.rows import TablePlan
+from loader.tracking import DROPPED, LOADING, RELOADING, STREAMING, WAITING
+from loader.upsert import FoldWriter, Target
+from replicator.binlog.position import ReplicaPosition, SourcePosition
+
+
+@dataclass(slots=True)
+class Table:
+    """One table of the replica, as far as the loader has come with it."""
+
+    name: str
+    state: str = WAITING
+    hidden: bool = False
+    """Its changes go to the touched table only: there is no raw table of its shape yet."""
+    touched: bool = False
+    """A touched table exists."""
+    request: LoadRequest | None = None
+    loaded: LoadedTable | None = None
+    changed_at: ReplicaPosition | None = None
+    """The last change that row events do not tell."""
+    watermark: SourcePosition | None = None
+    """Without a key: changes up to here are in `raw` already."""
+    requests: list[int] = field(default_factory=list)
+    """Resync requests to finish when the copy is in place."""
+    writer: tuple[TablePlan, Target, FoldWriter] | None = None
+
+    @property
+    def loading(self) -> bool:
+        """Is a copy on its way?"""
+        return self.state in (LOADING, RELOADING)
+
+    def wants(self, plan: TablePlan) -> bool:
+        """Are its row changes to be folded at all?"""
+        if self.loading:
+            # Without a key there is no touched table: the copy is made later than these changes.
+            return bool(plan.key)
+        return self.state == STREAMING
+
+    def target(self) -> Target:
+        """Where its row changes go."""
+        return Target(self.name, into_raw=not self.hidden, into_touched=self.loading)
+
+
+class Tables:
+    """All tables by name, and the copies asked for."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Table] = {}
+        self._generation = 0
+        self._wanted: dict[str, LoadRequest] = {}
+
+    def get(self, name: str) -> Table:
+        """The table, new ones as waiting."""
+        table = self.by_name.get(name)
+        if table is None:
+            table = self.by_name[name] = Table(name)
+        return table
+
+    def load(self, name: str, *, exists: bool, at: ReplicaPosition) -> bool:
+        """Copy a table, or see that its copy is later than `at`; True when a copy is begun.
+
+        `exists`: `raw` has such a table, which keeps serving its readers meanwhile.
+        The caller drops the touched table either way: its content is older than `at`.
+        """
+        table = self.get(name)
+        table.changed_at = at
+        table.touched, table.writer = False, None
+        if table.loading and table.loaded is None:
+            return False  # its snapshot may be later than `at`: seen when it arrives
+        if table.loaded is not None and at <= table.loaded.before:
+            return False
+        self._begin(table, exists=exists)
+        return True
+
+    def _begin(self, table: Table, *, exists: bool) -> None:
+        self._generation += 1
+        if table.request is not None:
+            table.request.cancelled.set()
+        table.state = RELOADING if exists else LOADING
+        table.hidden = table.hidden or not exists
+        table.touched, table.writer = False, None
+        table.loaded = None
+        table.request = LoadRequest(table.name, not exists, self._generation)
+        self._wanted[table.name] = table.request
+
+    def drop(self, name: str) -> Table:
+        """A table is gone on the replica."""
+        table = self.get(name)
+        self._abandon(table)
+        table.state = DROPPED
+        table.watermark = None
+        return table
+
+    def _abandon(self, table: Table) -> None:
+        if table.request is not None:
+            table.request.cancelled.set()
+            self._wanted.pop(table.name, None)
+        table.request = table.loaded = table.writer = None
+        table.hidden = table.touched = False
+
+    def take_wanted(self) -> list[LoadRequest]:
+        """Copies to ask for now."""
+        wanted, self._wanted = list(self._wanted.values()), {}
+        return wanted
+
+    def arrived(self, loaded: LoadedTable) -> Table | None:
+        """A copy is whole; the table, or None where the copy is of no use any more.
+
+        A copy that a change has overtaken is asked for again.
+        """
+        table = self.by_name.get(loaded.request.table)
+        if table is None or table.request is not loaded.request:
+            return None
+        if table.changed_at is not None and loaded.before < table.changed_at:
+            self._begin(table, exists=not loaded.request.first)
+            return None
+        table.loaded = loaded
+        return table
+
+    def mergeable(self, at: ReplicaPosition) -> Iterator[Table]:
+        """Tables whose copy the stream has reached."""
+        for table in self.by_name.values():
+            if table.loaded is not None and table.loaded.after <= at:
+                yield table
+
+    def merged(self, tables: Iterable[Table]) -> None:
+        """The copies are in place and committed."""
+        for table in tables:
+            table.state = STREAMING
+            table.hidden = table.touched = False
+            table.request = table.loaded = table.writer = None
+            table.requests = []

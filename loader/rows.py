@@ -1,0 +1,231 @@
+"""The row decoder's seam: a ROWS event's bytes and a table's plan in, row changes out.
+
+`RowDecoder` is what a compiled kernel will implement; `PythonDecoder` is the
+reference and the fallback. A `TablePlan` is compiled once per shape of a table's
+map. A row change carries COPY text, not values, so that the paths behind it
+never look into a row. Pure.
+
+Format of ROWS events: MariaDB `sql/log_event.h`, "class Rows_log_event".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from config.errors import UnknownEvent
+from loader import types, wire
+from loader.types import RawColumn
+from loader.values import NULL, Faults, ValueFault
+from replicator.binlog.events import HEADER_LENGTH, TableMap, read_lenenc
+from replicator.binlog.schema import TableSchema, schema_from_table_map
+
+INSERT, UPDATE, DELETE = 0, 1, 2
+_OPERATIONS = {23: INSERT, 24: UPDATE, 25: DELETE, 30: INSERT, 31: UPDATE, 32: DELETE}
+
+
+class RowChange(NamedTuple):
+    """One row's change.
+
+    `key` is the COPY text of the key columns (of all columns in a table without a
+    key); None when PostgreSQL cannot hold the key itself, so that the row cannot be
+    written. `row` is the COPY text of all columns, None for a DELETE. An UPDATE that
+    changes the key arrives as a DELETE and an INSERT.
+    """
+
+    operation: int
+    key: bytes | None
+    row: bytes | None
+    faults: tuple[ValueFault, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TablePlan:
+    """How a table's row images are read: everything that is the same for each row."""
+
+    schema: TableSchema
+    columns: tuple[RawColumn, ...]
+    key: tuple[int, ...]
+    """Indexes of the key columns in key order; () where the table has none."""
+    readers: tuple[wire.Reader, ...]
+    skips: tuple[wire.Skip, ...]
+
+    @property
+    def table(self) -> str:
+        """The table's name on the replica."""
+        return self.schema.name
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """Names of the key columns in `raw`, in key order."""
+        return tuple(self.columns[index].name for index in self.key)
+
+
+def plan_for(table_map: TableMap) -> TablePlan:
+    """Compile a table map that carries full metadata; raises SchemaDrift where it does not."""
+    schema = schema_from_table_map(table_map)
+    codes = list(zip(table_map.column_types, table_map.column_metadata, strict=True))
+    return TablePlan(
+        schema,
+        types.raw_columns(schema),
+        schema.primary_key,
+        tuple(
+            wire.reader(column, code, metadata)
+            for column, (code, metadata) in zip(schema.columns, codes, strict=True)
+        ),
+        tuple(wire.skipper(code, metadata) for code, metadata in codes),
+    )
+
+
+class RowDecoder(Protocol):
+    """Turns a rows event into row changes, in the event's order."""
+
+    def decode(self, event: bytes, plan: TablePlan) -> list[RowChange]:
+        """Decode a whole, uncompressed rows event (types 23-25, 30-32) without its checksum."""
+        ...
+
+
+def malformed(table: str) -> UnknownEvent:
+    """A rows event whose bytes do not fit its table map."""
+    return UnknownEvent(
+        f"a rows event of table {table} does not fit its table map",
+        hint="Nothing behind it was written. Check the replica's binlog with mariadb-binlog"
+        " --verify-binlog-checksum, or reload: replicator resync " + table,
+    )
+
+
+class PythonDecoder:
+    """The reference: reads each column with `wire`'s readers."""
+
+    def decode(self, event: bytes, plan: TablePlan) -> list[RowChange]:
+        """See `RowDecoder`."""
+        operation = _OPERATIONS.get(event[4])
+        if operation is None:
+            raise UnknownEvent(
+                f"a rows event of type {event[4]} for table {plan.table}",
+                hint="On the replica: SET GLOBAL binlog_row_value_options = '';",
+            )
+        try:
+            at = self._body(event, plan, operation)
+            return list(_CHANGES[operation](_Images(event, at, plan)))
+        except (IndexError, struct.error) as error:
+            raise malformed(plan.table) from error
+
+    @staticmethod
+    def _body(event: bytes, plan: TablePlan, operation: int) -> int:
+        """Check the width and the columns present; return the first image's offset."""
+        at = HEADER_LENGTH + 8
+        if event[4] >= 30:
+            at += int.from_bytes(event[at : at + 2], "little")
+        width, at = read_lenenc(event, at)
+        if width != len(plan.readers):
+            raise malformed(plan.table)
+        size = (width + 7) // 8
+        for _ in range(2 if operation == UPDATE else 1):
+            present = int.from_bytes(event[at : at + size], "little")
+            if present & ((1 << width) - 1) != (1 << width) - 1:
+                raise UnknownEvent(
+                    f"a row image of table {plan.table} lacks columns",
+                    hint="On the replica: SET GLOBAL binlog_row_image = 'FULL'; then"
+                    f" replicator resync {plan.table}",
+                )
+            at += size
+        return at
+
+
+class _Images:
+    """Walks the row images of one event."""
+
+    def __init__(self, data: bytes, at: int, plan: TablePlan) -> None:
+        self.data = data
+        self.at = at
+        self.plan = plan
+        self._bitmap = (len(plan.readers) + 7) // 8
+        self._wanted = frozenset(plan.key) if plan.key else frozenset(range(len(plan.readers)))
+
+    def more(self) -> bool:
+        """Does another image follow? Raises where the last ran past the end."""
+        if self.at > len(self.data):
+            raise IndexError
+        return self.at < len(self.data)
+
+    def whole(self) -> tuple[bytes | None, bytes, Faults]:
+        """The next image: (key, row, faults)."""
+        faults: Faults = []
+        fields: list[bytes] = []
+        nulls = self._nulls()
+        data, at = self.data, self.at
+        for index, read in enumerate(self.plan.readers):
+            if nulls >> index & 1:
+                fields.append(NULL)
+                continue
+            value, at = read(data, at, faults)
+            fields.append(NULL if value is None else value)
+        self.at = at
+        row = b"\t".join(fields)
+        return self._key(fields, row), row, faults
+
+    def key_only(self) -> tuple[bytes | None, Faults]:
+        """The key of the next image, everything else stepped over."""
+        plan = self.plan
+        if not plan.key:
+            key, _row, faults = self.whole()
+            return key, faults
+        faults = []
+        fields: list[bytes] = [NULL] * len(plan.readers)
+        nulls = self._nulls()
+        data, at = self.data, self.at
+        for index, (fixed, prefix) in enumerate(plan.skips):
+            if nulls >> index & 1:
+                continue
+            if index in self._wanted:
+                value, at = plan.readers[index](data, at, faults)
+                fields[index] = NULL if value is None else value
+            elif fixed:
+                at += fixed
+            else:
+                at += prefix + int.from_bytes(data[at : at + prefix], "little")
+        self.at = at
+        return self._key(fields, b""), faults
+
+    def _nulls(self) -> int:
+        end = self.at + self._bitmap
+        nulls = int.from_bytes(self.data[self.at : end], "little")
+        self.at = end
+        return nulls
+
+    def _key(self, fields: list[bytes], row: bytes) -> bytes | None:
+        if not self.plan.key:
+            return row
+        key = [fields[index] for index in self.plan.key]
+        return None if NULL in key else b"\t".join(key)
+
+
+def _inserts(images: _Images) -> Iterator[RowChange]:
+    while images.more():
+        key, row, faults = images.whole()
+        yield RowChange(INSERT, key, row, tuple(faults))
+
+
+def _deletes(images: _Images) -> Iterator[RowChange]:
+    while images.more():
+        key, _faults = images.key_only()
+        yield RowChange(DELETE, key, None, ())
+
+
+def _updates(images: _Images) -> Iterator[RowChange]:
+    while images.more():
+        old_key, _faults = images.key_only()
+        if not images.more():
+            raise IndexError
+        key, row, faults = images.whole()
+        if key == old_key and images.plan.key:
+            yield RowChange(UPDATE, key, row, tuple(faults))
+        else:
+            yield RowChange(DELETE, old_key, None, ())
+            yield RowChange(INSERT, key, row, tuple(faults))
+
+
+_CHANGES = {INSERT: _inserts, UPDATE: _updates, DELETE: _deletes}

@@ -1,0 +1,269 @@
+"""The loader's own tables in PostgreSQL: how far `raw` has come, and each table's state.
+
+Left: positions and states, in the transaction of the rows that they belong to.
+Right: the same on the next start, and for whoever asks how fresh `raw` is. All
+names are unqualified: the connection's search path is the raw schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from psycopg import sql
+
+from config.connections import PostgresConnection
+from config.errors import AlreadyRunning
+from loader.values import ValueFault
+from replicator.binlog.position import ReplicaPosition, SourcePosition
+
+STREAM = "loader"
+
+WAITING, LOADING, STREAMING, RELOADING, DROPPED = (
+    "waiting",
+    "loading",
+    "streaming",
+    "reloading",
+    "dropped",
+)
+
+_DDL = """
+CREATE TABLE IF NOT EXISTS etl_transform_status (
+  table_name text PRIMARY KEY,
+  last_transformed timestamptz,
+  rows_transformed bigint NOT NULL DEFAULT 0,
+  transformation_status text NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  schema_hash text);
+CREATE TABLE IF NOT EXISTS etl_binlog_offset (
+  stream text PRIMARY KEY,
+  replica_server_id bigint NOT NULL,
+  binlog_file text NOT NULL,
+  binlog_position bigint NOT NULL,
+  gtid_set text NOT NULL DEFAULT '',
+  source_binlog_file text,
+  source_binlog_position bigint,
+  source_event_timestamp timestamptz,
+  updated_at timestamptz NOT NULL);
+CREATE TABLE IF NOT EXISTS etl_value_exceptions (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  table_name text NOT NULL,
+  key text NOT NULL,
+  column_name text NOT NULL,
+  original bytea NOT NULL,
+  reason text NOT NULL,
+  source_binlog_file text,
+  source_binlog_position bigint,
+  seen_at timestamptz NOT NULL DEFAULT clock_timestamp());
+CREATE INDEX IF NOT EXISTS etl_value_exceptions_by_table ON etl_value_exceptions (table_name);
+CREATE TABLE IF NOT EXISTS etl_load_watermark (
+  table_name text PRIMARY KEY,
+  source_binlog_file text NOT NULL,
+  source_binlog_position bigint NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """Where `raw` stands: the replica position written, and the source's behind it."""
+
+    replica: ReplicaPosition
+    replica_server_id: int
+    gtid: str = ""
+    source: SourcePosition | None = None
+    source_ts: str | None = None
+    """The source commit time as PostgreSQL reads it, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableStatus:
+    """A row of etl_transform_status, as far as the loader needs it."""
+
+    state: str
+    schema_hash: str | None
+
+
+def create_tables(connection: PostgresConnection, schema: str) -> None:
+    """Create the schema and the tracking tables where they are missing; commits."""
+    found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema])
+    if found.fetchone() is None:
+        statement = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema))
+        connection.execute(statement)
+    connection.execute("SET LOCAL client_min_messages = warning")
+    connection.execute(_DDL)
+    connection.commit()
+
+
+def lock_writer(connection: PostgresConnection, database: str, schema: str, wait: float) -> None:
+    """Become the schema's only loader for as long as `connection` lives.
+
+    Waits up to `wait` seconds for a predecessor's dying connection, then raises AlreadyRunning.
+    """
+    digest = hashlib.sha256(f"loader|{database}|{schema}".encode()).digest()
+    key = int.from_bytes(digest[:8], "big", signed=True)
+    deadline = time.monotonic() + wait
+    while True:
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
+        connection.commit()
+        if row is not None and row[0]:
+            return
+        if time.monotonic() > deadline:
+            raise AlreadyRunning(
+                f"another loader already writes to schema {schema} of database {database}",
+                hint="Stop it first: systemctl stop loader, or find it with SELECT pid,"
+                " application_name FROM pg_stat_activity",
+            )
+        time.sleep(0.2)
+
+
+def read_offset(connection: PostgresConnection) -> Offset | None:
+    """The stored offset, or None on the first start."""
+    row = connection.execute(
+        "SELECT binlog_file, binlog_position, replica_server_id, gtid_set, source_binlog_file,"
+        " source_binlog_position, source_event_timestamp FROM etl_binlog_offset WHERE stream = %s",
+        [STREAM],
+    ).fetchone()
+    if row is None:
+        return None
+    source = SourcePosition(row[4], row[5]) if row[4] else None
+    moment: datetime | None = row[6]
+    stamp = moment.astimezone(UTC).isoformat(" ") if moment else None
+    return Offset(ReplicaPosition(row[0], row[1]), row[2], row[3], source, stamp)
+
+
+def write_offset(connection: PostgresConnection, offset: Offset) -> None:
+    """Store the offset in the open transaction."""
+    source = offset.source
+    connection.execute(
+        "INSERT INTO etl_binlog_offset VALUES (%s, %s, %s, %s, %s, %s, %s, %s,"
+        " statement_timestamp()) ON CONFLICT (stream) DO UPDATE SET"
+        " replica_server_id = EXCLUDED.replica_server_id, binlog_file = EXCLUDED.binlog_file,"
+        " binlog_position = EXCLUDED.binlog_position, gtid_set = EXCLUDED.gtid_set,"
+        " source_binlog_file = EXCLUDED.source_binlog_file,"
+        " source_binlog_position = EXCLUDED.source_binlog_position,"
+        " source_event_timestamp = EXCLUDED.source_event_timestamp,"
+        " updated_at = EXCLUDED.updated_at",
+        [
+            STREAM,
+            offset.replica_server_id,
+            offset.replica.file,
+            offset.replica.offset,
+            offset.gtid,
+            source.file if source else None,
+            source.offset if source else None,
+            offset.source_ts,
+        ],
+    )
+
+
+def read_statuses(connection: PostgresConnection) -> dict[str, TableStatus]:
+    """Every table's state."""
+    rows = connection.execute(
+        "SELECT table_name, transformation_status, schema_hash FROM etl_transform_status"
+    )
+    return {name: TableStatus(state, schema_hash) for name, state, schema_hash in rows}
+
+
+def set_state(connection: PostgresConnection, tables: Iterable[str], state: str) -> None:
+    """Set the state of `tables`, creating their rows."""
+    connection.execute(
+        "INSERT INTO etl_transform_status (table_name, transformation_status)"
+        " SELECT unnest(%s::text[]), %s ON CONFLICT (table_name) DO UPDATE SET"
+        " transformation_status = EXCLUDED.transformation_status,"
+        " updated_at = statement_timestamp()"
+        " WHERE etl_transform_status.transformation_status <> EXCLUDED.transformation_status",
+        [sorted(tables), state],
+    )
+
+
+def note_loaded(connection: PostgresConnection, table: str, rows: int, schema_hash: str) -> None:
+    """A table was (re)loaded as a whole and streams from here."""
+    connection.execute(
+        "INSERT INTO etl_transform_status (table_name, last_transformed, rows_transformed,"
+        " transformation_status, schema_hash) VALUES (%s, statement_timestamp(), %s, %s, %s)"
+        " ON CONFLICT (table_name) DO UPDATE SET last_transformed = EXCLUDED.last_transformed,"
+        " rows_transformed = etl_transform_status.rows_transformed + EXCLUDED.rows_transformed,"
+        " transformation_status = EXCLUDED.transformation_status,"
+        " schema_hash = EXCLUDED.schema_hash, updated_at = statement_timestamp()",
+        [table, rows, STREAMING, schema_hash],
+    )
+
+
+def note_written(
+    connection: PostgresConnection, written: Mapping[str, tuple[int, str]]
+) -> None:
+    """Rows were written by the stream: table to (rows, schema hash)."""
+    connection.execute(
+        "UPDATE etl_transform_status AS s SET last_transformed = statement_timestamp(),"
+        " rows_transformed = s.rows_transformed + w.rows, schema_hash = w.schema_hash,"
+        " updated_at = statement_timestamp()"
+        " FROM unnest(%s::text[], %s::bigint[], %s::text[]) AS w(name, rows, schema_hash)"
+        " WHERE s.table_name = w.name",
+        [
+            list(written),
+            [rows for rows, _ in written.values()],
+            [schema_hash for _, schema_hash in written.values()],
+        ],
+    )
+
+
+def read_watermarks(connection: PostgresConnection) -> dict[str, SourcePosition]:
+    """Keyless tables' watermarks: their events up to there are in `raw` already."""
+    rows = connection.execute(
+        "SELECT table_name, source_binlog_file, source_binlog_position FROM etl_load_watermark"
+    )
+    return {name: SourcePosition(file, offset) for name, file, offset in rows}
+
+
+def set_watermark(
+    connection: PostgresConnection, table: str, watermark: SourcePosition | None
+) -> None:
+    """Remember, or forget, the watermark of a table without a key."""
+    connection.execute("DELETE FROM etl_load_watermark WHERE table_name = %s", [table])
+    if watermark is not None:
+        connection.execute(
+            "INSERT INTO etl_load_watermark VALUES (%s, %s, %s)",
+            [table, watermark.file, watermark.offset],
+        )
+
+
+def tables_with_exceptions(connection: PostgresConnection) -> set[str]:
+    """Tables that have value exceptions."""
+    rows = connection.execute("SELECT DISTINCT table_name FROM etl_value_exceptions")
+    return {name for (name,) in rows}
+
+
+def clear_exceptions(connection: PostgresConnection, table: str, keys: Collection[str]) -> None:
+    """Forget the exceptions of rows that are about to be written or deleted."""
+    connection.execute(
+        "DELETE FROM etl_value_exceptions WHERE table_name = %s AND key = ANY(%s)",
+        [table, list(keys)],
+    )
+
+
+def clear_all_exceptions(connection: PostgresConnection, table: str) -> None:
+    """Forget all exceptions of a table."""
+    connection.execute("DELETE FROM etl_value_exceptions WHERE table_name = %s", [table])
+
+
+def add_exceptions(
+    connection: PostgresConnection,
+    table: str,
+    faults: Iterable[tuple[str, ValueFault]],
+    source: SourcePosition | None,
+) -> None:
+    """Keep the original bytes of values that PostgreSQL cannot hold: (key, fault) each."""
+    file, offset = (source.file, source.offset) if source else (None, None)
+    copy = (
+        "COPY etl_value_exceptions (table_name, key, column_name, original, reason,"
+        " source_binlog_file, source_binlog_position) FROM STDIN"
+    )
+    with connection.cursor() as cursor, cursor.copy(copy) as sink:
+        for key, fault in faults:
+            sink.write_row(
+                (table, key, fault.column, fault.original, fault.reason, file, offset)
+            )

@@ -1,0 +1,1 @@
+"""Leg 1: carries the source's committed row changes, unchanged, into the replica."""

@@ -1,0 +1,83 @@
+"""Coalesce many source transactions into few `BINLOG` statements.
+
+Left: rows events with the table they go to. Right: `Segment`s, each the content
+of one statement: every table map once, all rows events in source order, and the
+end of the statement on the last of them only. Pure.
+
+A segment holds one kind of key checking (the events' flags) and one table id per
+table, because a server applies a statement under one set of flags and maps.
+"""
+
+from __future__ import annotations
+
+import binascii
+
+from replicator.binlog.events import HEADER_LENGTH, STMT_END_FLAG, TableMap, rows_flags
+
+_KEY_FLAGS = 0xFFFF & ~STMT_END_FLAG
+
+
+def rewritten_map(table_map: TableMap, database: str, table: str) -> bytes:
+    """The TABLE_MAP event under another database and table name."""
+    raw = table_map.raw
+    first, end = table_map.database_span[0], table_map.table_span[1]
+    db, name = database.encode(), table.encode()
+    names = bytes([len(db)]) + db + b"\0" + bytes([len(name)]) + name + b"\0"
+    length = len(raw) - (end - first) + len(names)
+    return b"".join((raw[:9], length.to_bytes(4, "little"), raw[13:first], names, raw[end:]))
+
+
+class Segment:
+    """What one `BINLOG` statement will carry."""
+
+    def __init__(self) -> None:
+        self._flags: int | None = None
+        self._maps: dict[int, bytes] = {}
+        self._ids: dict[str, int] = {}
+        self._rows: list[bytes] = []
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """The tables that it changes, by target name."""
+        return frozenset(self._ids)
+
+    def takes(self, target: str, table_map: TableMap, event: bytes) -> bool:
+        """Can this rows event join the statement?"""
+        if self._flags is None:
+            return True
+        known = self._ids.get(target, table_map.table_id)
+        return known == table_map.table_id and self._flags == rows_flags(event) & _KEY_FLAGS
+
+    def add(self, database: str, target: str, table_map: TableMap, event: bytes) -> None:
+        """Append a rows event, and its table map where it is the table's first."""
+        if target not in self._ids:
+            rewritten = rewritten_map(table_map, database, target)
+            self._ids[target] = table_map.table_id
+            self._maps[table_map.table_id] = rewritten
+            self.size += len(rewritten)
+        flags = rows_flags(event)
+        self._flags = flags & _KEY_FLAGS
+        self._rows.append(_with_rows_flags(event, self._flags) if flags & STMT_END_FLAG else event)
+        self.size += len(event)
+
+    def events(self, closing_map: bytes = b"", closing_rows: bytes = b"") -> bytes:
+        """The statement's events; a closing table's change ends it where one is given."""
+        rows = self._rows
+        if not closing_rows and rows:
+            last = rows[-1]
+            rows = [*rows[:-1], _with_rows_flags(last, rows_flags(last) | STMT_END_FLAG)]
+        return b"".join((*self._maps.values(), closing_map, *rows, closing_rows))
+
+
+def _with_rows_flags(event: bytes, flags: int) -> bytes:
+    at = HEADER_LENGTH + 6
+    return event[:at] + flags.to_bytes(2, "little") + event[at + 2 :]
+
+
+def binlog_statement(events: bytes) -> bytes:
+    """The SQL statement that applies these events."""
+    return b"BINLOG '" + binascii.b2a_base64(events, newline=False) + b"'"

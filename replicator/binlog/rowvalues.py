@@ -1,0 +1,363 @@
+"""A column's value from the text protocol's bytes to a row image's bytes.
+
+From the left comes a catalog column; to the right go its binlog type code and
+metadata, the SQL expression by which a source selects it without loss, and a
+function from what that expression prints to what a row image holds. There is
+one function per column, made once, so that encoding a row decides nothing.
+
+Formats: MariaDB `sql/field.cc` (`Field_*::pack`, `binlog_type_info`),
+`sql/compat56.cc` for temporal types, `strings/decimal.c` (`decimal2bin`).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from config.connections import quote_mysql_identifier
+from config.errors import CopyRefused, UnsupportedStatement
+from replicator.binlog.catalog import CatalogColumn
+
+Encoder = Callable[[bytes], bytes]
+
+_CACHE_ROWS: Final = 1 << 15
+_PRINTED_BYTES: Final = 32
+"""Longer keys are not worth remembering."""
+
+_BYTE = [bytes([value]) for value in range(256)]
+_TEXT_SIZES = {"tiny": 1, "": 2, "medium": 3, "long": 4}
+_GEOMETRIES = frozenset(
+    {"geometry", "point", "linestring", "polygon", "multipoint", "multilinestring",
+     "multipolygon", "geometrycollection", "geomcollection"}
+)  # fmt: skip
+_INTEGERS = {
+    "tinyint": (1, 1), "smallint": (2, 2), "mediumint": (9, 3), "int": (3, 4), "bigint": (8, 8),
+}  # fmt: skip
+_PACKED_INTEGERS = {(1, True): "<b", (1, False): "<B", (2, True): "<h", (2, False): "<H",
+                    (4, True): "<i", (4, False): "<I", (8, True): "<q", (8, False): "<Q"}  # fmt: skip
+_DECIMAL_BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
+"""Bytes that a group of so many decimal digits takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """How one column stands in a row image, and how to get there."""
+
+    name: str
+    type_code: int
+    metadata: bytes
+    nullable: bool
+    expression: str
+    encode: Encoder
+
+
+class Remembered(dict[bytes, bytes]):
+    """An encoder that keeps its first answers: dates, fees and codes come back all the time."""
+
+    def __init__(self, encode: Encoder) -> None:
+        super().__init__()
+        self._encode = encode
+
+    def __missing__(self, printed: bytes) -> bytes:
+        image = self._encode(printed)
+        if len(self) < _CACHE_ROWS and len(printed) <= _PRINTED_BYTES:
+            self[printed] = image
+        return image
+
+
+def field_of(table: str, column: CatalogColumn) -> Field:
+    """How `column` is stored; `CopyRefused` for a type that cannot be written as it is stored."""
+    where = f"{table}.{column.name}"
+    kind, quoted = column.data_type, quote_mysql_identifier(column.name)
+    if column.old_temporal:
+        raise CopyRefused(
+            f"column {where} of the replica is in the temporal format of before MySQL 5.6",
+            "On the replica: SET GLOBAL mysql56_temporal_format = ON; ALTER TABLE … FORCE;",
+        )
+    expression = _expression(kind, quoted)
+    for family in (_number, _temporal, _enumerated, _text, _other):
+        made = family(kind, column)
+        if made is not None:
+            code, metadata, encode = made
+            return Field(column.name, code, metadata, column.nullable, expression, encode)
+    raise UnsupportedStatement(
+        f"column {where} has type {kind}, whose stored form cannot be copied yet",
+        "Exclude the table in tables.toml.",
+    )
+
+
+_Made = tuple[int, bytes, Encoder] | None
+
+
+def _expression(kind: str, quoted: str) -> str:
+    """SQL that prints the column without loss.
+
+    FLOAT by itself prints six digits; times one it is a double, and keeps a zero's sign. ENUM
+    and SET by number are free of charsets. A TIMESTAMP's seconds are free of time zones.
+    """
+    if kind in ("float", "double"):
+        return f"{quoted} * 1e0"
+    if kind in ("enum", "set"):
+        return f"CAST({quoted} AS UNSIGNED)"
+    if kind == "timestamp":
+        return f"UNIX_TIMESTAMP({quoted})"
+    return quoted
+
+
+def _number(kind: str, column: CatalogColumn) -> _Made:
+    if kind in _INTEGERS:
+        code, width = _INTEGERS[kind]
+        encode = integer_encoder(width, signed=not column.unsigned)
+        return code, b"", Remembered(encode).__getitem__ if width < 3 else encode
+    if kind in ("float", "double"):
+        pack = struct.Struct("<f" if kind == "float" else "<d").pack
+        code = 4 if kind == "float" else 5
+        encode = Remembered(lambda printed: pack(float(printed))).__getitem__
+        return code, _BYTE[4 if kind == "float" else 8], encode
+    if kind == "decimal":
+        precision, scale = column.precision or 0, column.scale or 0
+        encode = Remembered(decimal_encoder(precision, scale)).__getitem__
+        return 246, bytes([precision, scale]), encode
+    if kind == "bit":
+        bits = column.precision or 1
+        return 16, bytes([bits % 8, bits // 8]), fixed_encoder((bits + 7) // 8)
+    return None
+
+
+def integer_encoder(width: int, *, signed: bool) -> Encoder:
+    """Little-endian integers of `width` bytes."""
+    if width == 3:
+        return lambda printed: int(printed).to_bytes(3, "little", signed=signed)
+    pack = struct.Struct(_PACKED_INTEGERS[width, signed]).pack
+    return lambda printed: pack(int(printed))
+
+
+def decimal_encoder(precision: int, scale: int) -> Encoder:
+    """NEWDECIMAL: groups of nine digits, big-endian, the first bit flipped, all if negative."""
+    whole = precision - scale
+    size = decimal_size(precision, scale)
+    flipped = (1 << (8 * size)) - 1
+    top = 1 << (8 * size - 1)
+    full = whole // 9
+    groups = [whole % 9] * (whole % 9 > 0) + [9] * (full + scale // 9) + [scale % 9]
+    groups = [digits for digits in groups if digits]
+
+    def encode(printed: bytes) -> bytes:
+        negative = printed[:1] == b"-"
+        left, _, right = printed[negative:].partition(b".")
+        digits = left.lstrip(b"0").rjust(whole, b"0") + right.ljust(scale, b"0")
+        if len(digits) != precision:
+            raise ValueError("more digits than the column has")
+        number, at = 0, 0
+        for count in groups:
+            number = number << 8 * _DECIMAL_BYTES[count] | int(digits[at : at + count])
+            at += count
+        if negative and number:
+            number ^= flipped
+        return (number ^ top).to_bytes(size, "big")
+
+    return encode
+
+
+def decimal_size(precision: int, scale: int) -> int:
+    """Bytes of a NEWDECIMAL(precision, scale)."""
+    whole = precision - scale
+    return (
+        4 * (whole // 9 + scale // 9) + _DECIMAL_BYTES[whole % 9] + _DECIMAL_BYTES[scale % 9]
+    )
+
+
+def fixed_encoder(size: int) -> Encoder:
+    """Bytes that are stored as they are printed, always `size` of them."""
+
+    def encode(printed: bytes) -> bytes:
+        if len(printed) != size:
+            raise ValueError("another length than the column has")
+        return printed
+
+    return encode
+
+
+def _temporal(kind: str, column: CatalogColumn) -> _Made:
+    fsp = column.fsp
+    if kind == "date":
+        return 10, b"", Remembered(encode_date).__getitem__
+    if kind == "datetime":
+        return 18, _BYTE[fsp], datetime_encoder(fsp)
+    if kind == "timestamp":
+        return 17, _BYTE[fsp], timestamp_encoder(fsp)
+    if kind == "time":
+        return 19, _BYTE[fsp], Remembered(time_encoder(fsp)).__getitem__
+    if kind == "year":
+        encode = _encode_short_year if column.short_year else _encode_year
+        return 13, b"", Remembered(encode).__getitem__
+    return None
+
+
+def encode_date(printed: bytes) -> bytes:
+    """YYYY-MM-DD, zeros and all: day, month and year in 5, 4 and 15 bits."""
+    year, month, day = printed.split(b"-")
+    return (int(day) | int(month) << 5 | int(year) << 9).to_bytes(3, "little")
+
+
+def datetime_encoder(fsp: int) -> Encoder:
+    """DATETIME2: year times 13 plus month (17 bits with the sign), day, time; the fraction."""
+    days = Remembered(_day_part).__getitem__
+    times = Remembered(_seconds_part).__getitem__
+    fraction = _fraction_encoder(fsp)
+    number = int.from_bytes
+    top = 0x8000000000
+
+    def encode(printed: bytes) -> bytes:
+        packed = number(days(printed[:10]), "big") << 17 | number(times(printed[11:19]), "big")
+        return (packed | top).to_bytes(5, "big") + fraction(printed[20:])
+
+    return encode if fsp else Remembered(encode).__getitem__
+
+
+def _day_part(printed: bytes) -> bytes:
+    year, month, day = printed.split(b"-")
+    return ((int(year) * 13 + int(month)) << 5 | int(day)).to_bytes(3, "big")
+
+
+def _seconds_part(printed: bytes) -> bytes:
+    hours, minutes, seconds = printed.split(b":")
+    return (int(hours) << 12 | int(minutes) << 6 | int(seconds)).to_bytes(3, "big")
+
+
+def _fraction_encoder(fsp: int) -> Encoder:
+    """Digits behind the point as hundredths, ten-thousandths or millionths, big-endian."""
+    size = (fsp + 1) // 2
+    digits = 2 * size
+
+    def encode(printed: bytes) -> bytes:
+        return int(printed.ljust(digits, b"0") or b"0").to_bytes(size, "big")
+
+    return encode
+
+
+def timestamp_encoder(fsp: int) -> Encoder:
+    """TIMESTAMP2 from seconds since 1970, printed with a fraction if the column has one."""
+    pack = struct.Struct(">I").pack
+    if not fsp:
+        return lambda printed: pack(int(printed))
+    fraction = _fraction_encoder(fsp)
+
+    def encode(printed: bytes) -> bytes:
+        seconds, _, digits = printed.partition(b".")
+        return pack(int(seconds)) + fraction(digits[:fsp])
+
+    return encode
+
+
+def time_encoder(fsp: int) -> Encoder:
+    """TIME2: hours, minutes, seconds and fraction as one number around 0x80000000…"""
+    fraction = _fraction_encoder(fsp)
+    size = (fsp + 1) // 2
+    middle = 0x800000 << 8 * size
+
+    def encode(printed: bytes) -> bytes:
+        negative = printed[:1] == b"-"
+        clock, _, digits = printed[negative:].partition(b".")
+        packed = int.from_bytes(_seconds_part(clock) + fraction(digits), "big")
+        return (middle - packed if negative else middle + packed).to_bytes(3 + size, "big")
+
+    return encode
+
+
+def _encode_year(printed: bytes) -> bytes:
+    year = int(printed)
+    return _BYTE[year - 1900] if year >= 1900 else _zero_year(year)
+
+
+def _zero_year(year: int) -> bytes:
+    if year:
+        raise ValueError("not a year that MariaDB can store")
+    return b"\0"
+
+
+def _encode_short_year(printed: bytes) -> bytes:
+    """YEAR(2) prints two digits: 70 to 69 are 1970 to 2069."""
+    year = int(printed)
+    return _BYTE[year if 70 <= year < 100 else year + 100]
+
+
+def _enumerated(kind: str, column: CatalogColumn) -> _Made:
+    count = len(column.members)
+    if kind == "enum":
+        size, code = (1 if count < 256 else 2), 247
+    elif kind == "set":
+        size, code = (count + 7) // 8, 248
+        size = 8 if size > 4 else size
+    else:
+        return None
+    encode = Remembered(lambda printed: int(printed).to_bytes(size, "little"))
+    return 254, bytes([code, size]), encode.__getitem__
+
+
+def _text(kind: str, column: CatalogColumn) -> _Made:
+    octets = column.octets or 0
+    if kind in ("char", "binary"):
+        high = ((octets & 0x300) >> 4) ^ 0x30
+        return 254, bytes([0xCE | high, octets & 0xFF]), prefixed_encoder(octets)
+    if kind in ("varchar", "varbinary"):
+        if column.compressed:
+            encode = _stored_plain(prefixed_encoder(octets + 1), empty_is_bare=True)
+            return 141, struct.pack("<H", octets + 1), encode
+        return 15, struct.pack("<H", octets), prefixed_encoder(octets)
+    for ending in ("text", "blob"):
+        if kind.endswith(ending) and kind[: -len(ending)] in _TEXT_SIZES:
+            size = _TEXT_SIZES[kind[: -len(ending)]]
+            encode = blob_encoder(size)
+            if column.compressed:
+                return 140, _BYTE[size], _stored_plain(encode, empty_is_bare=True)
+            return 252, _BYTE[size], encode
+    return None
+
+
+def prefixed_encoder(octets: int) -> Encoder:
+    """At most `octets` bytes behind their length, which takes one byte or two."""
+    lengths = _BYTE[: octets + 1] if octets < 256 else [
+        struct.pack("<H", length) for length in range(octets + 1)
+    ]  # fmt: skip
+    return lambda value: lengths[len(value)] + value
+
+
+def blob_encoder(size: int) -> Encoder:
+    """Bytes behind their length, which takes `size` bytes."""
+    if size == 1:
+        return prefixed_encoder(255)
+    if size == 3:
+        return lambda value: len(value).to_bytes(3, "little") + value
+    pack = struct.Struct("<H" if size == 2 else "<I").pack
+    return lambda value: pack(len(value)) + value
+
+
+def _stored_plain(encode: Encoder, *, empty_is_bare: bool) -> Encoder:
+    """COMPRESSED columns: a leading zero byte says that what follows is not compressed."""
+    del empty_is_bare
+    return lambda value: encode(b"\0" + value if value else value)
+
+
+def _other(kind: str, column: CatalogColumn) -> _Made:
+    del column
+    if kind in _GEOMETRIES:
+        return 255, _BYTE[4], blob_encoder(4)
+    if kind == "uuid":
+        return 254, b"\xfe\x10", _encode_uuid
+    if kind == "inet6":
+        return 254, b"\xfe\x10", lambda v: b"\x10" + socket.inet_pton(socket.AF_INET6, v.decode())
+    if kind == "inet4":
+        return 254, b"\xfe\x04", lambda v: b"\x04" + socket.inet_pton(socket.AF_INET, v.decode())
+    return None
+
+
+def _encode_uuid(printed: bytes) -> bytes:
+    """UUIDs of versions 1 to 5 are stored back to front, so that they sort by time and node."""
+    raw = bytes.fromhex(printed.decode("ascii"))
+    if 0 < raw[6] < 0x60 and raw[8] & 0x80:
+        raw = raw[10:] + raw[8:10] + raw[6:8] + raw[4:6] + raw[:4]
+    return b"\x10" + raw

@@ -1,0 +1,296 @@
+"""One canonical model of a table, the same from the stream and from the catalog.
+
+From the left comes a TABLE_MAP event with full metadata, or what the catalog
+says; to the right goes a `TableSchema` and its hash. What a row image does not
+depend on is left out (display widths, ZEROFILL, FLOAT's decimals, defaults,
+comments, collations within a charset, COMPRESSED), and what the stream cannot
+tell apart is one type: JSON is MariaDB's longtext, UUID and INET6 are
+binary(16), INET4 is binary(4), YEAR(2) is year.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import astuple, dataclass
+
+import pymysql
+from pymysql.cursors import Cursor
+
+from config.errors import SchemaDrift, UnknownEvent, UnsupportedStatement
+from replicator.binlog.catalog import CatalogColumn, CatalogTable, read_catalog
+from replicator.binlog.charsets import charset_of
+from replicator.binlog.events import TableMap, real_type, require_full_metadata
+
+HIDDEN_HASH = "DB_ROW_HASH_"
+"""Name prefix of the columns that MariaDB hides behind the others for long unique keys."""
+
+_BINARY = 63
+_HASH_VERSION = 1
+
+# Bytes that a character takes at most (information_schema.CHARACTER_SETS.MAXLEN), if not one.
+_WIDEST = {
+    "big5": 2, "cp932": 2, "euckr": 2, "gb2312": 2, "gbk": 2, "sjis": 2, "ucs2": 2,
+    "eucjpms": 3, "ujis": 3, "utf8mb3": 3,
+    "gb18030": 4, "utf16": 4, "utf16le": 4, "utf32": 4, "utf8mb4": 4,
+}  # fmt: skip
+
+# How ENUM and SET members are spelled in a charset: Python's codec for it.
+_SPELLING = {
+    "ascii": "ascii", "latin1": "cp1252", "utf8mb3": "utf-8", "utf8mb4": "utf-8",
+    "ucs2": "utf-16-be", "utf16": "utf-16-be", "utf16le": "utf-16-le", "utf32": "utf-32-be",
+    "big5": "big5", "cp932": "cp932", "eucjpms": "euc_jp", "euckr": "cp949", "gb18030": "gb18030",
+    "gb2312": "gb2312", "gbk": "gbk", "sjis": "shift_jis", "ujis": "euc_jp",
+    "cp1250": "cp1250", "cp1251": "cp1251", "cp1256": "cp1256", "cp1257": "cp1257",
+    "cp850": "cp850", "cp852": "cp852", "cp866": "cp866", "greek": "iso8859_7",
+    "hebrew": "iso8859_8", "koi8r": "koi8_r", "koi8u": "koi8_u", "latin2": "iso8859_2",
+    "latin5": "iso8859_9", "latin7": "iso8859_13", "macce": "mac_latin2", "macroman": "mac_roman",
+    "tis620": "tis_620", "hp8": "hp_roman8",
+}  # fmt: skip
+_NATIONAL_ASCII = frozenset("#$@[\\]^`{|}~")
+"""ASCII characters that other letters stand for in 7-bit charsets (swe7)."""
+
+_INTEGERS = {1: "tinyint", 2: "smallint", 9: "mediumint", 3: "int", 8: "bigint"}
+_TEMPORAL = {
+    18: "datetime", 12: "datetime", 17: "timestamp", 7: "timestamp", 19: "time", 11: "time",
+}  # fmt: skip
+_SIZES = {1: "tiny", 2: "", 3: "medium", 4: "long"}
+_GEOMETRIES = (
+    "geometry", "point", "linestring", "polygon",
+    "multipoint", "multilinestring", "multipolygon", "geometrycollection",
+)  # fmt: skip
+_GEOMETRY_ALIASES = {"geomcollection": "geometrycollection"}
+_FIXED_BINARY = {"uuid": 16, "inet6": 16, "inet4": 4}
+_UNSPELLABLE_HINT = (
+    "On the source: convert the column to utf8mb4, or exclude the table in tables.toml."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnType:
+    """A type without what does not change its values.
+
+    `length` counts characters of char and varchar, bytes of binary and varbinary, bits of bit.
+    """
+
+    base: str
+    unsigned: bool = False
+    length: int | None = None
+    precision: int | None = None
+    scale: int | None = None
+    fsp: int = 0
+    charset: str | None = None
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column; `key_position` counts from 1 and is None outside the primary key."""
+
+    name: str
+    type: ColumnType
+    nullable: bool
+    key_position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """A table's columns in order; `primary_key` holds their indexes in key order.
+
+    Row images may have more columns behind these: see `HIDDEN_HASH`.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[int, ...]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the columns; the table's name is not part of it."""
+        columns = [astuple(column) for column in self.columns]
+        canonical = json.dumps([_HASH_VERSION, columns], separators=(",", ":"))
+        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def schema_from_table_map(table_map: TableMap) -> TableSchema:
+    """The schema that a TABLE_MAP event carries; `SchemaDrift` without full metadata."""
+    metadata = require_full_metadata(table_map)
+    names, key = metadata.column_names or (), metadata.primary_key or ()
+    nothing = (None,) * len(names)
+    parts = zip(
+        names,
+        table_map.column_types,
+        table_map.column_metadata,
+        table_map.nullable,
+        metadata.unsigned or nothing,
+        metadata.charsets or nothing,
+        metadata.values or nothing,
+        metadata.geometry_types or nothing,
+        strict=True,
+    )
+    types = [
+        (name, _MappedColumn(f"{table_map.table}.{name}", code, meta, bool(unsigned),
+                             collation, members, geometry).type(), nullable)
+        for name, code, meta, nullable, unsigned, collation, members, geometry in parts
+        if not name.startswith(HIDDEN_HASH)
+    ]  # fmt: skip
+    return _schema(table_map.table, types, key)
+
+
+def schemas_from_catalog(
+    connection: pymysql.Connection[Cursor], database: str, tables: Collection[str] | None = None
+) -> dict[str, TableSchema]:
+    """Schemas of a database's base tables by name; only those in `tables` unless that is None."""
+    found = read_catalog(connection, database, tables)
+    return {name: schema_from_catalog(table) for name, table in found.items()}
+
+
+def schema_from_catalog(table: CatalogTable) -> TableSchema:
+    """The schema of one table of the catalog."""
+    columns = [(c.name, _catalog_type(table.name, c), c.nullable) for c in table.columns]
+    return _schema(table.name, columns, table.primary_key)
+
+
+def widest_character(charset: str | None) -> int:
+    """Bytes that one character takes at most; 1 for binary."""
+    return _WIDEST.get(charset or "", 1)
+
+
+def _schema(
+    name: str, columns: Collection[tuple[str, ColumnType, bool]], key: tuple[int, ...]
+) -> TableSchema:
+    places = {column: place for place, column in enumerate(key, 1)}
+    return TableSchema(
+        name,
+        tuple(
+            Column(column, kind, nullable, places.get(at))
+            for at, (column, kind, nullable) in enumerate(columns)
+        ),
+        key,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _MappedColumn:
+    """What a TABLE_MAP event says of one column."""
+
+    where: str
+    code: int
+    meta: int
+    unsigned: bool
+    collation: int | None
+    members: tuple[bytes, ...] | None
+    geometry: int | None
+
+    def type(self) -> ColumnType:
+        code, meta = real_type(self.code, self.meta), self.meta
+        if code in _INTEGERS:
+            return ColumnType(_INTEGERS[code], self.unsigned)
+        if code in (4, 5):
+            return ColumnType("float" if code == 4 else "double", self.unsigned)
+        if code == 246:
+            return ColumnType("decimal", self.unsigned, precision=meta & 0xFF, scale=meta >> 8)
+        if code in _TEMPORAL:
+            return ColumnType(_TEMPORAL[code], fsp=meta)
+        if code in (10, 14):
+            return ColumnType("date")
+        if code == 13:
+            return ColumnType("year")
+        if code == 16:
+            return ColumnType("bit", length=(meta & 0xFF) + 8 * (meta >> 8))
+        return self._text_or_bytes(code, meta)
+
+    def _text_or_bytes(self, code: int, meta: int) -> ColumnType:
+        if code in (15, 253):
+            return self._sized("varchar", "varbinary", meta)
+        if code == 141:  # VARCHAR COMPRESSED: one byte more, that says how it is packed
+            return self._sized("varchar", "varbinary", meta - 1)
+        if code == 254:
+            return self._sized("char", "binary", char_octets(meta))
+        if code in (247, 248):
+            charset = self._charset() or "binary"
+            members = tuple(_spelled(m, charset, self.where) for m in self.members or ())
+            return ColumnType("enum" if code == 247 else "set", charset=charset, values=members)
+        if code in (252, 140) and meta in _SIZES:
+            charset = self._charset()
+            return ColumnType(_SIZES[meta] + ("text" if charset else "blob"), charset=charset)
+        if code == 255:
+            return ColumnType(_GEOMETRIES[self.geometry or 0])
+        if code in (245, 242):
+            return ColumnType("json" if code == 245 else "vector")
+        raise UnknownEvent(
+            f"column {self.where} has type {code}, which is not known",
+            hint="Exclude the table in tables.toml, or report the type.",
+        )
+
+    def _sized(self, text: str, binary: str, octets: int) -> ColumnType:
+        charset = self._charset()
+        length = octets // widest_character(charset)
+        return ColumnType(text if charset else binary, length=length, charset=charset)
+
+    def _charset(self) -> str | None:
+        """The column's charset; None is binary."""
+        if self.collation == _BINARY:
+            return None
+        charset = charset_of(self.collation) if self.collation is not None else None
+        if charset is None:
+            raise SchemaDrift(
+                f"the charset of column {self.where} (collation {self.collation}) is not known",
+                hint="SET GLOBAL binlog_row_metadata = 'FULL'; on the replica, and report the"
+                " collation's number if it is set.",
+            )
+        return charset
+
+
+def char_octets(meta: int) -> int:
+    """Bytes of a STRING column: bits 8 and 9 hide, inverted, in the type's own byte.
+
+    `meta` as in `TableMap.column_metadata` (MariaDB `sql/field.cc`, Field_string).
+    """
+    return (meta >> 8) | ((meta & 0x30) ^ 0x30) << 4
+
+
+def _spelled(member: bytes, charset: str, where: str) -> str:
+    try:
+        text = member.decode(_SPELLING.get(charset, "ascii"))
+    except UnicodeDecodeError:
+        raise _unspellable(charset, where) from None
+    return _checked(text, charset, where)
+
+
+def _checked(text: str, charset: str, where: str) -> str:
+    """`text`, unless it is in a charset of which we know no more than its ASCII letters."""
+    if charset not in _SPELLING and not (text.isascii() and _NATIONAL_ASCII.isdisjoint(text)):
+        raise _unspellable(charset, where)
+    return text
+
+
+def _unspellable(charset: str, where: str) -> UnsupportedStatement:
+    return UnsupportedStatement(
+        f"the members of {where} cannot be read in character set {charset}", _UNSPELLABLE_HINT
+    )
+
+
+def _catalog_type(table: str, column: CatalogColumn) -> ColumnType:
+    kind = column.data_type
+    if kind in _FIXED_BINARY:
+        return ColumnType("binary", length=_FIXED_BINARY[kind])
+    if kind in ("enum", "set"):
+        charset = column.charset or "binary"
+        where = f"{table}.{column.name}"
+        members = tuple(_checked(member, charset, where) for member in column.members)
+        return ColumnType(kind, charset=charset, values=members)
+    if kind in ("char", "varchar"):
+        return ColumnType(kind, length=column.characters, charset=column.charset)
+    if kind in ("binary", "varbinary"):
+        return ColumnType(kind, length=column.octets)
+    if kind.endswith("text"):
+        return ColumnType(kind, charset=column.charset)
+    if kind == "decimal":
+        return ColumnType(kind, column.unsigned, precision=column.precision, scale=column.scale)
+    if kind == "bit":
+        return ColumnType(kind, length=column.precision)
+    if kind in ("datetime", "timestamp", "time"):
+        return ColumnType(kind, fsp=0 if column.old_temporal else column.fsp)
+    return ColumnType(_GEOMETRY_ALIASES.get(kind, kind), column.unsigned)

@@ -1,0 +1,237 @@
+"""Open a server's binlog and read raw events from it, as a replica client does.
+
+Left: a connection of PyMySQL's, used for login and the opening statements only.
+Right: whole events as bytes, each checksum verified and cut off. Reading is our
+own: one `recv` brings many events, and a time-out never loses half a packet.
+
+This module opens and closes; it never reconnects by itself. A dead link raises
+`ConnectionLost`, and the daemon, which knows the stored position, opens anew.
+
+Source: MariaDB knowledge base "Replication Protocol", MySQL internals
+COM_REGISTER_SLAVE, COM_BINLOG_DUMP.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pymysql
+
+from config.errors import ConnectionLost, ReplicatorError, UnknownEvent, classify
+from replicator.binlog.events import EventType, parse_rotate, server_version
+from replicator.binlog.position import BinlogPosition
+
+_COM_BINLOG_DUMP = 0x12
+_COM_REGISTER_SLAVE = 0x15
+_FRAME_LIMIT = 0xFFFFFF
+_RECEIVE_BYTES = 1 << 20
+MISSED_HEARTBEATS = 3
+"""A link is dead when nothing, not even a heartbeat, came for this many periods."""
+
+
+class BinlogStream:
+    """One server's binlog, from a position on.
+
+    `connect` opens a logged-in connection; `server` is the word for it in messages
+    ("source" or "replica"); `server_id` must be ours alone among that server's replicas.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Any],
+        *,
+        server_id: int,
+        heartbeat_seconds: float,
+        name: str,
+    ) -> None:
+        self._connect = connect
+        self._server_id = server_id
+        self._heartbeat_seconds = heartbeat_seconds
+        self._server = name
+        self._connection: Any = None
+        self._buffer = bytearray()
+        self._checksums = True
+        self._heard = 0.0
+        self.file = ""
+        self.format_description = b""
+
+    def open(self, position: BinlogPosition) -> None:
+        """Ask for everything behind `position`."""
+        self.close()
+        self._connection = self._connect()
+        try:
+            self._prepare()
+            self._send(
+                _COM_REGISTER_SLAVE, struct.pack("<IBBBHII", self._server_id, 0, 0, 0, 0, 0, 0)
+            )
+            self._connection._read_ok_packet()
+            dump = struct.pack("<IHI", position.offset, 0, self._server_id)
+            self._send(_COM_BINLOG_DUMP, dump + position.file.encode("ascii"))
+        except (pymysql.MySQLError, OSError) as error:
+            raise self._failed(error) from None
+        self.file = position.file
+        self._buffer.clear()
+        self._heard = time.monotonic()
+
+    def _prepare(self) -> None:
+        nanoseconds = int(self._heartbeat_seconds * 1e9)
+        with self._connection.cursor() as cursor:
+            cursor.execute("SET NAMES utf8mb4")
+            for word in ("master", "source"):
+                cursor.execute(f"SET @{word}_binlog_checksum = @@GLOBAL.binlog_checksum")
+                cursor.execute(f"SET @{word}_heartbeat_period = {nanoseconds}")
+            cursor.execute("SET @mariadb_slave_capability = 4")
+
+    def _send(self, command: int, payload: bytes) -> None:
+        packet = bytes([command]) + payload
+        self._connection._next_seq_id = 0
+        self._connection.write_packet(packet)
+
+    def read(self, timeout: float) -> list[bytes]:
+        """All whole events that have arrived, waiting up to `timeout` seconds for the first.
+
+        Returns [] when none came in time. Raises `ConnectionLost` when the link is dead.
+        """
+        events = self._take_frames()
+        deadline = time.monotonic() + timeout
+        while not events:
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._receive(left):
+                break
+            events = self._take_frames()
+        if not events:
+            self._check_alive()
+        return events
+
+    def _receive(self, timeout: float) -> bool:
+        connection = self._connection
+        if connection is None:
+            raise ConnectionLost(f"the {self._server}'s binlog stream is not open", hint="")
+        try:
+            connection._sock.settimeout(timeout)
+            data = connection._sock.recv(_RECEIVE_BYTES)
+        except TimeoutError:
+            return False
+        except OSError as error:
+            raise self._failed(error) from None
+        if not data:
+            raise ConnectionLost(f"the {self._server} closed its binlog stream", hint="")
+        self._buffer += data
+        self._heard = time.monotonic()
+        return True
+
+    def _check_alive(self) -> None:
+        silent = time.monotonic() - self._heard
+        if silent > self._heartbeat_seconds * MISSED_HEARTBEATS:
+            raise ConnectionLost(
+                f"the {self._server} sent nothing for {silent:.0f} s, not even a heartbeat",
+                hint="",
+            )
+
+    def _take_frames(self) -> list[bytes]:
+        """Cut the buffer into packets; what is not whole yet stays."""
+        events: list[bytes] = []
+        buffer, at, size = self._buffer, 0, len(self._buffer)
+        view = memoryview(buffer)
+        try:
+            while size - at >= 4:
+                end = at + 4 + int.from_bytes(view[at : at + 3], "little")
+                if end - at - 4 == _FRAME_LIMIT:
+                    payload, end = _joined_frames(view, at)
+                    if payload is None:
+                        break
+                elif end > size:
+                    break
+                else:
+                    payload = bytes(view[at + 4 : end])
+                at = end
+                event = self._event_of(payload)
+                if event is not None:
+                    events.append(event)
+        finally:
+            view.release()
+            del buffer[:at]
+        return events
+
+    def _event_of(self, payload: bytes) -> bytes | None:
+        if not payload or payload[0] != 0:
+            self._refused(payload)
+        event = payload[1:]
+        kind = event[4] if len(event) > 18 else 0
+        if kind == EventType.FORMAT_DESCRIPTION:
+            return self._describe(event)
+        if self._checksums:
+            body, checksum = event[:-4], event[-4:]
+            if zlib.crc32(body) != int.from_bytes(checksum, "little"):
+                raise self._corrupted()
+            event = b"%b%b%b" % (body[:9], len(body).to_bytes(4, "little"), body[13:])
+        if kind == EventType.ROTATE:
+            self.file = parse_rotate(event)[0]
+        elif kind in (EventType.HEARTBEAT, EventType.HEARTBEAT_V2):
+            return None
+        return event
+
+    def _describe(self, event: bytes) -> bytes:
+        if not _has_checksum_byte(server_version(event)):
+            self._checksums = False
+            return event + b"\0"
+        if zlib.crc32(event[:-4]) != int.from_bytes(event[-4:], "little"):
+            raise self._corrupted()
+        algorithm = event[-5]
+        if algorithm > 1:
+            raise UnknownEvent(
+                f"the {self._server}'s binlog uses checksum algorithm {algorithm}",
+                hint="SET GLOBAL binlog_checksum = 'CRC32' on that server.",
+            )
+        self._checksums = algorithm == 1
+        self.format_description = event[:-4]
+        return self.format_description
+
+    def _corrupted(self) -> ReplicatorError:
+        return ConnectionLost(
+            f"an event of {self.file} from the {self._server} fails its checksum; reading it again",
+            hint="If this repeats, the binlog file is damaged on the server's disk.",
+        )
+
+    def _refused(self, payload: bytes) -> None:
+        if payload[:1] == b"\xff":
+            code = int.from_bytes(payload[1:3], "little")
+            text = payload[9:].decode("utf-8", "replace")
+            raise self._failed(pymysql.OperationalError(code, text))
+        raise ConnectionLost(f"the {self._server} ended its binlog stream", hint="")
+
+    def _failed(self, error: BaseException) -> ReplicatorError:
+        return classify(error, server=self._server)
+
+    def close(self) -> None:
+        """Hang up; the server notices and ends its dump thread."""
+        if self._connection is not None:
+            self._connection._force_close()
+            self._connection = None
+
+
+def _joined_frames(view: memoryview, at: int) -> tuple[bytes | None, int]:
+    """A payload of 16 MiB or more comes in several packets; (None, _) while it is not whole."""
+    parts, size = [], len(view)
+    while size - at >= 4:
+        length = int.from_bytes(view[at : at + 3], "little")
+        end = at + 4 + length
+        if end > size:
+            break
+        parts.append(view[at + 4 : end])
+        at = end
+        if length < _FRAME_LIMIT:
+            return b"".join(parts), at
+    return None, at
+
+
+def _has_checksum_byte(version: str) -> bool:
+    """MariaDB from 5.3 and MySQL from 5.6.1 end the event with an algorithm and a checksum."""
+    numbers = [
+        int("".join(filter(str.isdigit, part)) or 0) for part in version.split("-")[0].split(".")
+    ]
+    return "MariaDB" in version or tuple(numbers[:3]) >= (5, 6, 1)

@@ -1,0 +1,115 @@
+"""The replica's server as leg 1 uses it: its sessions, its database, its lock.
+
+Left: settings. Right: connections in one neutral session state, to a database
+that exists and has the tracking tables. The main connection holds the lock that
+keeps a second replicator out; the lock dies with the connection, and outlives a
+killed process for as long as the server still works on its last statement.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from config.connections import connect_mysql, quote_mysql_identifier
+from config.errors import AlreadyRunning, ConfigError, translated
+from config.settings import MySQLServer, Settings
+from replicator import tracking
+from replicator.tracking import execute, fetch
+
+LOCK_PATIENCE = 15
+"""Seconds to wait for a lock whose holder may be dying."""
+
+_NEUTRAL = (
+    "SET SESSION sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
+    "SET SESSION time_zone='+00:00'",
+    "SET SESSION foreign_key_checks=0",
+    "SET SESSION innodb_strict_mode=OFF",
+    "SET SESSION lock_wait_timeout=3600",
+    "SET SESSION wait_timeout=28800",
+)
+
+
+def make_neutral(connection: Any) -> None:
+    """The session state that everything but a source's DDL runs in."""
+    for statement in _NEUTRAL:
+        execute(connection, statement)
+
+
+def connect(server: MySQLServer) -> Any:
+    """A connection whose changes are in the replica's binlog, so that leg 2 sees them."""
+    connection = connect_mysql(server, database=server.db)
+    with translated(server.label):
+        make_neutral(connection)
+    return connection
+
+
+def connect_hidden(server: MySQLServer) -> Any:
+    """A connection whose changes leg 2 must not see: copies that are not whole yet."""
+    connection = connect(server)
+    with translated(server.label):
+        execute(connection, "SET SESSION sql_log_bin=0")
+    return connection
+
+
+def prepare_database(settings: Settings, charset: str, collation: str) -> None:
+    """Create the replica's database like the source's where it is missing."""
+    server = settings.replication
+    connection = connect_mysql(server)
+    try:
+        with translated(server.label):
+            if not fetch(connection, "SHOW DATABASES LIKE %s", [server.db.replace("_", r"\_")]):
+                execute(
+                    connection,
+                    f"CREATE DATABASE {quote_mysql_identifier(server.db)}"
+                    f" CHARACTER SET {charset} COLLATE {collation}",
+                )
+    finally:
+        connection.close()
+
+
+def take_lock(connection: Any, database: str, role: str) -> None:
+    """Hold the one lock of this role, or raise `AlreadyRunning`."""
+    name = f"opendental-replicator/{role}/{database}"[:64]
+    if fetch(connection, "SELECT GET_LOCK(%s, %s)", [name, LOCK_PATIENCE])[0][0] != 1:
+        raise AlreadyRunning(
+            f"another replicator already writes to {database} on the replica",
+            hint="Stop it first (systemctl status replicator on every host that may run it);"
+            " SHOW PROCESSLIST on the replica names its host.",
+        )
+
+
+def open_main(settings: Settings) -> Any:
+    """The connection of the main stream: locked, with tracking tables."""
+    connection = connect(settings.replication)
+    with translated(settings.replication.label):
+        take_lock(connection, settings.replication.db, "main")
+        _require_usable(connection)
+        tracking.ensure(connection)
+    return connection
+
+
+_NEEDED = {
+    "log_bin": "ON",
+    "binlog_format": "ROW",
+    "binlog_row_image": "FULL",
+    "binlog_row_metadata": "FULL",
+}
+
+
+def _require_usable(connection: Any) -> None:
+    """`ConfigError` where leg 2 could not read this server's binlog."""
+    names = ", ".join(f"'{name}'" for name in _NEEDED)
+    found = dict(
+        fetch(connection, f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})")  # noqa: S608
+    )
+    wrong = [
+        f"{name}={found.get(name, 'absent')} (needed: {value})"
+        for name, value in _NEEDED.items()
+        if found.get(name, "").upper() not in (value, "1" if value == "ON" else value)
+    ]
+    if wrong:
+        raise ConfigError(
+            "the replica's server is not set up for the loader: " + "; ".join(wrong),
+            hint="Put into the replica's my.cnf, section [mysqld], and restart it: log_bin,"
+            " binlog_format=ROW, binlog_row_image=FULL, binlog_row_metadata=FULL",
+        )

@@ -1,0 +1,269 @@
+"""Reload one table in full while everything else streams on.
+
+Left: a request. Right: a hidden copy of the table beside the old one, brought to
+the very position of the main stream, ready to take the old one's place. The copy
+is read in chunks like a first copy; then a second binlog stream of our own passes
+the table's events, renamed, from the copy's window on. When it stands exactly
+where the main stream stands, the main thread swaps the two by one RENAME.
+
+The hidden copy is kept out of the replica's binlog: leg 2 learns of it by the
+request's row alone, and reloads the table at a watermark behind the swap.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from config.connections import quote_mysql_identifier as quote
+from config.errors import CopyRefused, ReplicatorError, classify
+from replicator import source as src
+from replicator import tracking
+from replicator.binlog.ddl import Execute
+from replicator.binlog.events import EventType
+from replicator.binlog.position import SourcePosition
+from replicator.binlog.stream import BinlogStream
+from replicator.binlog.transactions import Change, Moved, Statement, TransactionReader
+from replicator.exact import ExactMySQLReplicator
+from replicator.reconcile import Reconciler, hidden_name
+from replicator.routes import Routes, Window
+from replicator.snapshot import TableChanged, TableCopier, TableGone
+from replicator.statements import Statements
+from replicator.tracking import CopyProgress, Offset, RequestState, ResyncRequest, execute
+
+log = structlog.get_logger(__name__)
+
+STREAM = "resync"
+_MOST_RESTARTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ResyncRoom:
+    """The connections and facts that a resync works with; all its own."""
+
+    copier: TableCopier
+    reconciler: Reconciler
+    replica: Any
+    """Writes no binlog."""
+    stream: BinlogStream
+    statements: Statements
+    source_db: str
+    replica_db: str
+    identity: src.Identity
+    batch_bytes: int
+    close: Callable[[], None]
+
+
+class Resync(threading.Thread):
+    """Works on one request until its copy is `ready`, has `failed`, or is told to stop."""
+
+    def __init__(
+        self,
+        request: ResyncRequest,
+        open_room: Callable[[], ResyncRoom],
+        main_position: Callable[[], SourcePosition],
+    ) -> None:
+        super().__init__(name=f"resync-{request.id}", daemon=True)
+        self.request = request
+        self.table = request.table
+        self.hidden = hidden_name("_resync_", request.table)
+        self._open_room = open_room
+        self._main_position = main_position
+        self._stopping = threading.Event()
+        self._pending: deque[bytes] = deque()
+        self.ready = False
+        self.gone = False
+        self.error: ReplicatorError | None = None
+        self.room: ResyncRoom | None = None
+        self.rows = 0
+
+    def run(self) -> None:
+        """The thread's work; outcomes are left in the attributes."""
+        try:
+            self.room = self._open_room()
+            self._copy_until_caught_up(self.room)
+        except TableGone:
+            self.gone = True
+        except ReplicatorError as error:
+            self.error = error
+        except Exception as error:  # noqa: BLE001 - named by classify, whatever the driver raised
+            self.error = classify(error, server="source or replica")
+
+    def stop(self) -> None:
+        """End the work; what is copied stays, and the next start goes on from it."""
+        self._stopping.set()
+        if self.is_alive():
+            self.join(timeout=30)
+        if self.room is not None:
+            self.room.close()
+
+    # --- copy ----------------------------------------------------------------------------
+
+    def _copy_until_caught_up(self, room: ResyncRoom) -> None:
+        for _attempt in range(_MOST_RESTARTS):
+            try:
+                progress = self._copied(room)
+                if progress is None:
+                    return
+                self._open_stream(room, progress)
+                while not self._stopping.is_set():
+                    if self.position >= self._main_position():
+                        self.ready = True
+                        return
+                    self._read(room)
+                return
+            except TableChanged:
+                log.info("resync_begins_again", table=self.table, reason="its definition changed")
+                self._discard(room)
+        raise CopyRefused(
+            f"table {self.table} changed too often while it was copied",
+            hint="Resync it when its schema is at rest; a table without a key needs"
+            " REPLICATOR_COPY_LOCK=short and the LOCK TABLES grant on the source.",
+        )
+
+    def _copied(self, room: ResyncRoom) -> CopyProgress | None:
+        """The finished copy; None when told to stop before."""
+        tables = {t.name: t for t in src.base_tables(room.copier.catalog, room.source_db)}
+        table = tables.get(self.table)
+        if table is None:
+            raise TableGone(self.table)
+        progress = tracking.copy_progresses(room.replica).get(self.hidden)
+        if progress is None:
+            progress = room.copier.begin(table, self.hidden)
+        while not progress.complete:
+            if self._stopping.is_set():
+                return None
+            self._tell(room, RequestState.COPYING, progress)
+            progress = room.copier.copy_chunk(table, progress)
+        self._tell(room, RequestState.CATCHING_UP, progress)
+        self.rows = progress.rows
+        return progress
+
+    def _tell(self, room: ResyncRoom, state: str, progress: CopyProgress) -> None:
+        tracking.set_request(
+            room.replica,
+            self.request.id,
+            state,
+            copied=progress.rows,
+            total=max(progress.expected, progress.rows),
+        )
+
+    def _discard(self, room: ResyncRoom) -> None:
+        room.stream.close()
+        room.reconciler.finish(self.hidden)
+        execute(room.replica, f"DROP TABLE IF EXISTS {quote(self.hidden)}")
+        tracking.forget_progress(room.replica, self.hidden)
+        tracking.forget_offset(room.replica, STREAM)
+
+    # --- catch up ------------------------------------------------------------------------
+
+    def _open_stream(self, room: ResyncRoom, progress: CopyProgress) -> None:
+        if progress.low is None or progress.high is None:
+            raise AssertionError("a complete copy has a window")
+        offset = tracking.read_offset(room.replica, STREAM)
+        if offset is None:
+            offset = Offset(STREAM, progress.low, room.identity.server_id, room.identity.uuid)
+            tracking.write_offset(room.replica, offset)
+        routes = Routes(lambda _table: False, strict=False)
+        routes.stream(self.table, self.hidden, Window(progress.low, progress.high))
+        self._replicator = ExactMySQLReplicator(
+            room.replica,
+            room.replica_db,
+            offset,
+            routes,
+            source_database=room.source_db,
+            limit=room.batch_bytes,
+            reconciler=room.reconciler,
+        )
+        self._reader = TransactionReader(offset.position)
+        self._pending.clear()
+        room.stream.open(offset.position)
+
+    @property
+    def position(self) -> SourcePosition:
+        """Up to where the hidden copy is exact."""
+        return self._replicator.position
+
+    def _read(self, room: ResyncRoom) -> None:
+        self._pending.extend(room.stream.read(0.2))
+        self._feed(room, None)
+
+    def advance(self, target: SourcePosition) -> bool:
+        """On the main thread: bring the copy to exactly `target`; False if it takes longer.
+
+        Raises `TableChanged` where the table's definition changes on the way.
+        """
+        if self.room is None:
+            raise AssertionError("the copy was never ready")
+        if self.position < target:
+            if not self._pending:
+                self._pending.extend(self.room.stream.read(0.2))
+            self._feed(self.room, target)
+        return self.position == target
+
+    def _feed(self, room: ResyncRoom, target: SourcePosition | None) -> None:
+        replicator = self._replicator
+        while self._pending and (target is None or replicator.reached < target):
+            event = self._pending.popleft()
+            if event[4] == EventType.FORMAT_DESCRIPTION:
+                replicator.describe(event)
+            for change in self._reader.feed(event):
+                self._take(room, change)
+        replicator.flush()
+        if replicator.dirty:
+            replicator.dirty.clear()
+            raise TableChanged(self.table)
+
+    def _take(self, room: ResyncRoom, change: Change) -> None:
+        if not isinstance(change, Statement):
+            self._replicator.apply(change)
+            return
+        verdict = room.statements.verdict(change.query)
+        if isinstance(verdict, Execute) and self.table in verdict.tables:
+            raise TableChanged(self.table)
+        if not change.in_transaction:
+            self._replicator.apply(Moved(change.position))
+
+    # --- the swap, on the main thread ----------------------------------------------------
+
+    def begin_again(self) -> Resync:
+        """The same request from its start: the table changed its shape."""
+        if self.room is not None:
+            self._discard(self.room)
+        self.stop()
+        return Resync(self.request, self._open_room, self._main_position)
+
+
+def swap(replica: Any, table: str) -> None:
+    """Put the hidden copy in the table's place; safe to repeat after a crash at any point.
+
+    `replica` writes no binlog. One RENAME moves both, so readers see either table.
+    """
+    hidden, old = hidden_name("_resync_", table), hidden_name("_old_", table)
+    there = {
+        name
+        for (name,) in tracking.fetch(
+            replica,
+            "SELECT table_name FROM information_schema.tables WHERE table_schema=DATABASE()"
+            " AND table_name IN (%s,%s,%s)",
+            [table, hidden, old],
+        )
+    }
+    if hidden in there:
+        if table in there:
+            execute(replica, f"DROP TABLE IF EXISTS {quote(old)}")
+            execute(
+                replica,
+                f"RENAME TABLE {quote(table)} TO {quote(old)}, {quote(hidden)} TO {quote(table)}",
+            )
+        else:
+            execute(replica, f"RENAME TABLE {quote(hidden)} TO {quote(table)}")
+    execute(replica, f"DROP TABLE IF EXISTS {quote(old)}")
+
+
+

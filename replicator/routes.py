@@ -1,0 +1,113 @@
+"""Where each table's changes go: straight through, through a copy's window, or nowhere.
+
+Left: a table's name and the position at which its transaction starts. Right: a
+`Route`. A table that was copied between the positions `low` and `high` already
+holds everything before `low`; what lies between must be reconciled, since some
+of its chunks hold it and some do not; from `high` on changes pass as they are.
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from config.errors import SchemaDrift
+from replicator.binlog.position import SourcePosition
+
+
+class Via(Enum):
+    """How a table's row changes reach their target."""
+
+    PASS = "pass"
+    RECONCILE = "reconcile"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way of one table's changes at one position."""
+
+    via: Via
+    target: str
+
+
+_SKIP = Route(Via.SKIP, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The positions between which a table was copied."""
+
+    low: SourcePosition
+    high: SourcePosition
+
+
+class Routes:
+    """The tables of one stream.
+
+    `carries` is the operator's filter; `targets` gives known tables and the names
+    they bear on the replica (their own, or a hidden copy's).
+    """
+
+    def __init__(self, carries: Callable[[str], bool], *, strict: bool = True) -> None:
+        self._carries = carries
+        self._strict = strict
+        self._fast: dict[str, Route] = {}
+        self._windows: dict[str, Window] = {}
+
+    def stream(self, table: str, target: str | None = None, window: Window | None = None) -> None:
+        """Carry the table; from its window's high end on where one is given."""
+        self._fast[table] = Route(Via.PASS, target or table)
+        if window is None:
+            self._windows.pop(table, None)
+        else:
+            self._windows[table] = window
+
+    def skip(self, table: str) -> None:
+        """Pass over the table's changes: its copy is still to come."""
+        self._fast[table] = _SKIP
+        self._windows.pop(table, None)
+
+    def forget(self, table: str) -> None:
+        """The table is gone."""
+        self._fast.pop(table, None)
+        self._windows.pop(table, None)
+
+    def known(self, table: str) -> bool:
+        """Is there a route for this table?"""
+        return table in self._fast
+
+    def skips(self, table: str) -> bool:
+        """Is the table known and passed over?"""
+        return self._fast.get(table) is _SKIP
+
+    def window(self, table: str) -> Window | None:
+        """The table's copy window while the stream has not passed it."""
+        return self._windows.get(table)
+
+    def windows_passed(self, position: SourcePosition) -> list[str]:
+        """Tables whose window ends at or before `position`."""
+        return [t for t, w in self._windows.items() if w.high <= position]
+
+    def route(self, table: str, start: SourcePosition) -> Route:
+        """The route of `table` for a transaction that starts at `start`."""
+        route = self._fast.get(table)
+        if route is None:
+            return self._unknown(table)
+        window = self._windows.get(table) if self._windows else None
+        if window is None or start >= window.high:
+            return route
+        if start < window.low:
+            return _SKIP
+        return Route(Via.RECONCILE, route.target)
+
+    def _unknown(self, table: str) -> Route:
+        if not self._strict or not self._carries(table):
+            self._fast[table] = _SKIP
+            return _SKIP
+        raise SchemaDrift(
+            f"the source changes table {table}, which is not on the replica",
+            hint=f"replicator resync {table}",
+        )

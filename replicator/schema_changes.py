@@ -1,0 +1,347 @@
+"""Carry a statement of the source's binlog to the replica: each schema change exactly once.
+
+Left: a `Statement` in its place in the stream. Right: the same change on the
+replica, in the session context that the event carries, and the tables' states
+and routes after it. DDL commits by itself, so it cannot share a transaction with
+the offset: what is about to be done is recorded first, with a signature of every
+table concerned, and on restart the signatures tell whether it was done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pymysql
+import structlog
+
+from config.connections import quote_mysql_identifier as quote
+from config.errors import (
+    Halt,
+    StatementFormat,
+    UnsupportedStatement,
+    classify,
+)
+from replicator import tracking
+from replicator.binlog.ddl import (
+    Execute,
+    RowStatement,
+    Skip,
+    TransactionControl,
+    Unsupported,
+    Verdict,
+)
+from replicator.binlog.position import SourcePosition
+from replicator.binlog.schema import schemas_from_catalog
+from replicator.binlog.transactions import Moved, Statement
+from replicator.exact import ExactMySQLReplicator
+from replicator.routes import Routes
+from replicator.replica import make_neutral
+from replicator.statements import Statements
+from replicator.tracking import TableState, execute, fetch
+
+log = structlog.get_logger(__name__)
+
+_UNKNOWN_TABLE = 1051
+_NO_SUCH_TABLE = 1146
+
+
+class SchemaChanges:
+    """Applies the statements of the main stream."""
+
+    def __init__(
+        self,
+        connection: Any,
+        replicator: ExactMySQLReplicator,
+        routes: Routes,
+        statements: Statements,
+        replica_db: str,
+    ) -> None:
+        self._connection = connection
+        self._replicator = replicator
+        self._routes = routes
+        self._statements = statements
+        self._replica_db = replica_db
+        self.skipped: Counter[str] = Counter()
+        self.executed = 0
+
+    def apply(self, statement: Statement) -> None:
+        """Execute, skip or refuse one statement."""
+        verdict = self._decide(statement)
+        match verdict:
+            case TransactionControl():
+                self._control(statement)
+            case Skip(reason=reason):
+                self._skip(statement, reason)
+            case RowStatement(verb=verb):
+                raise StatementFormat(
+                    f"the source logged {verb} as a statement, ending at {statement.position}",
+                    hint="On the source: SET GLOBAL binlog_format = 'ROW'; (and binlog_format=ROW in"
+                    " its my.cnf), restart its clients, then: replicator resync --all",
+                )
+            case Unsupported(reason=reason, hint=hint):
+                raise UnsupportedStatement(f"{reason}, at {statement.position}", hint=hint)
+            case Execute():
+                self._execute(statement, verdict)
+
+    def _decide(self, statement: Statement) -> Verdict:
+        if statement.skip:
+            return Skip("two-phase alter, first part")
+        return self._statements.verdict(statement.query, self._routes.known)
+
+    def _control(self, statement: Statement) -> None:
+        if statement.in_transaction:
+            self._replicator.run_inside_transaction(self._statements.text(statement.query))
+        else:
+            self._pass(statement)
+
+    def _skip(self, statement: Statement, reason: str) -> None:
+        if not self.skipped[reason]:
+            log.info("statements_skipped", kind=reason, position=str(statement.position))
+        self.skipped[reason] += 1
+        if not statement.in_transaction:
+            self._pass(statement)
+
+    def _pass(self, statement: Statement) -> None:
+        self._replicator.apply(Moved(statement.position))
+
+    # --- tables that are being copied ----------------------------------------------------
+
+    def _execute(self, statement: Statement, verdict: Execute) -> None:
+        here = self._replicator.reached
+        windows = {t: self._routes.window(t) for t in verdict.tables}
+        covered = [
+            t
+            for t in verdict.tables
+            if self._routes.skips(t) or ((w := windows[t]) is not None and here < w.low)
+        ]
+        inside = [t for t, w in windows.items() if w is not None and w.low <= here < w.high]
+        if not covered and not inside:
+            self._run(statement, verdict)
+        elif set(covered) == set(verdict.tables):
+            self._note_covered(statement, verdict)
+        else:
+            self._requeue(statement, verdict)
+
+    def _note_covered(self, statement: Statement, verdict: Execute) -> None:
+        """The copy of these tables was read, or will be read, behind this change."""
+        gone = [t for t in verdict.dropped if self._routes.skips(t)]
+        gone += [a for a, _ in verdict.renames if self._routes.skips(a)]
+        copies = [b for a, b in verdict.renames if a in gone]
+        back = [t for t in verdict.created if self._routes.skips(t)]
+        self._finish(statement, _Outcome(forgotten=gone, queued=[*copies, *back]))
+
+    def _requeue(self, statement: Statement, verdict: Execute) -> None:
+        """A table changed its shape while it was copied: copy it again."""
+        gone = {*verdict.dropped, *(a for a, _ in verdict.renames)} - {b for _, b in verdict.renames}
+        again = [t for t in verdict.tables if t not in gone]
+        self._replicator.flush()
+        for table in verdict.tables:
+            execute(self._connection, f"DROP TABLE IF EXISTS {quote(table)}")
+        log.info("copy_begins_again", tables=again, kind=verdict.kind)
+        self._finish(statement, _Outcome(forgotten=sorted(gone), queued=again))
+
+    # --- execution -----------------------------------------------------------------------
+
+    def _run(self, statement: Statement, verdict: Execute) -> None:
+        if self._replicator.has_open_rows:
+            raise UnsupportedStatement(
+                f"a {verdict.kind} stands inside a transaction with rows before it, at"
+                f" {statement.position}",
+                hint="Report it with the server's version.",
+            )
+        self._replicator.flush()
+        outcome = _Outcome.of(verdict)
+        if verdict.statements:
+            self._record(statement, verdict, outcome)
+            self._run_statements(statement, verdict)
+        for engine in verdict.engines:
+            if engine.lower() != "innodb":
+                log.info("engine_replaced", tables=verdict.tables, engine=engine, stored="InnoDB")
+        log.info("schema_changed", kind=verdict.kind, tables=verdict.tables,
+                 position=str(statement.position))
+        self.executed += 1
+        self._finish(statement, outcome)
+
+    def _record(self, statement: Statement, verdict: Execute, outcome: _Outcome) -> None:
+        tracking.set_pending(
+            self._connection,
+            tracking.MAIN,
+            {
+                "what": "ddl",
+                "kind": verdict.kind,
+                "position": [statement.position.file, statement.position.offset],
+                "timestamp": statement.query.timestamp,
+                "gtid": statement.gtid,
+                "signatures": self._signatures(verdict.tables),
+                **outcome.as_dict(),
+            },
+        )
+
+    def _signatures(self, tables: Iterable[str]) -> dict[str, str | None]:
+        return {t: signature(self._connection, self._replica_db, t) for t in tables}
+
+    def _run_statements(self, statement: Statement, verdict: Execute) -> None:
+        """Run it as the source ran it; a failure that the source had too is expected."""
+        try:
+            for setting in self._statements.session(statement.query):
+                execute(self._connection, setting)
+            for sql in verdict.statements:
+                self._run_one(sql, statement, verdict)
+        finally:
+            self._reset()
+
+    def _reset(self) -> None:
+        try:
+            for sql in self._statements.reset():
+                execute(self._connection, sql)
+            make_neutral(self._connection)
+        except (pymysql.MySQLError, OSError) as error:
+            raise classify(error, server="replica") from None
+
+    def _run_one(self, sql: str, statement: Statement, verdict: Execute) -> None:
+        try:
+            self._connection._execute_command(3, self._statements.encoded(sql, statement.query))
+            self._connection._read_query_result()
+        except pymysql.MySQLError as error:
+            code = error.args[0] if error.args else None
+            if code == statement.query.error_code:
+                return
+            if verdict.kind == "drop table" and code in (_UNKNOWN_TABLE, _NO_SUCH_TABLE):
+                return  # every table of the list that is there has been dropped
+            known = classify(error, server="replica")
+            if not isinstance(known, Halt):
+                raise known from None
+            raise UnsupportedStatement(
+                f"the replica refused a {verdict.kind} of {', '.join(verdict.tables)} at"
+                f" {statement.position} (error {code})",
+                hint="Make the same change on the replica by hand, or: replicator resync "
+                + " ".join(verdict.tables),
+            ) from None
+
+    def _finish(self, statement: Statement, outcome: _Outcome) -> None:
+        if not isinstance(statement.position, SourcePosition):
+            raise TypeError("a replica's statement reached leg 1")
+        self._replicator.flush()
+        when = datetime.fromtimestamp(statement.query.timestamp, UTC).replace(tzinfo=None)
+        after = replace(
+            self._replicator.committed,
+            position=statement.position,
+            gtid=statement.gtid or self._replicator.committed.gtid,
+            event_timestamp=when,
+            pending_ddl=None,
+        )
+        self._settle(after, outcome)
+
+    def _settle(self, after: tracking.Offset, outcome: _Outcome) -> None:
+        """States, requests and the offset behind the change, in one transaction."""
+        connection = self._connection
+        hashes = schemas_from_catalog(connection, self._replica_db, outcome.changed)
+        execute(connection, "BEGIN")
+        for table in outcome.forgotten:
+            tracking.forget_table(connection, table)
+            tracking.forget_progress(connection, table)
+        for table in outcome.changed:
+            if table in hashes:
+                tracking.set_state(
+                    connection, table, TableState.STREAMING, schema_hash=hashes[table].hash
+                )
+        for table in outcome.queued:
+            tracking.set_state(connection, table, TableState.QUEUED)
+            tracking.forget_progress(connection, table)
+        tracking.queue_resync(connection, outcome.queued)
+        tracking.write_offset(connection, after)
+        execute(connection, "COMMIT")
+        self._replicator.moved_to(after)
+        for table in outcome.forgotten:
+            self._routes.forget(table)
+        for table in outcome.changed:
+            if table in hashes:
+                self._routes.stream(table)
+        for table in outcome.queued:
+            self._routes.skip(table)
+
+    # --- restart -------------------------------------------------------------------------
+
+    def recover(self, offset: tracking.Offset) -> None:
+        """Find out whether a recorded change was made before we died; note it where it was."""
+        pending = json.loads(offset.pending_ddl or "{}")
+        if pending.get("what") != "ddl":
+            return
+        before = pending["signatures"]
+        done = self._signatures(before) != before
+        log.info("schema_change_resolved", kind=pending["kind"], tables=sorted(before), done=done)
+        if not done or pending["kind"] == "drop table":
+            return  # the stream brings the statement again; a list half dropped is dropped on
+        when = datetime.fromtimestamp(pending["timestamp"], UTC).replace(tzinfo=None)
+        after = replace(
+            offset,
+            position=SourcePosition(*pending["position"]),
+            gtid=pending["gtid"] or offset.gtid,
+            event_timestamp=when,
+            pending_ddl=None,
+        )
+        self._settle(after, _Outcome.from_dict(pending))
+
+
+class _Outcome:
+    """What a statement leaves: tables gone, tables to stream on with, tables to copy."""
+
+    def __init__(
+        self,
+        forgotten: Iterable[str] = (),
+        changed: Iterable[str] = (),
+        queued: Iterable[str] = (),
+    ) -> None:
+        self.forgotten, self.changed, self.queued = list(forgotten), list(changed), list(queued)
+
+    @classmethod
+    def of(cls, verdict: Execute) -> _Outcome:
+        gone = {*verdict.dropped, *(a for a, _ in verdict.renames)}
+        there = {*verdict.created, *(b for _, b in verdict.renames)}
+        queued = set(verdict.needs_copy)
+        return cls(
+            forgotten=sorted(gone - there - queued),
+            changed=sorted(set(verdict.tables) - (gone - there) - queued),
+            queued=sorted(queued),
+        )
+
+    def as_dict(self) -> dict[str, list[str]]:
+        return {"forgotten": self.forgotten, "changed": self.changed, "queued": self.queued}
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> _Outcome:
+        return cls(record["forgotten"], record["changed"], record["queued"])
+
+
+def signature(connection: Any, database: str, table: str) -> str | None:
+    """A digest of a table's definition and identity; None where it is absent.
+
+    The engine's own table id is part of it, so that a truncated, rebuilt or swapped table
+    differs from what stood there under the same definition.
+    """
+    try:
+        definition = fetch(connection, f"SHOW CREATE TABLE {quote(table)}")[0][1]
+    except pymysql.ProgrammingError as error:
+        if error.args[0] == _NO_SUCH_TABLE:
+            return None
+        raise
+    ids = fetch(
+        connection,
+        f"SELECT table_id FROM information_schema.{_innodb_tables(connection)}"
+        " WHERE name = CONCAT(CONVERT(%s USING filename), '/', CONVERT(%s USING filename))"
+        " OR name LIKE CONCAT(CONVERT(%s USING filename), '/', CONVERT(%s USING filename), '#P#%%')"
+        " ORDER BY table_id",
+        [database, table, database, table],
+    )
+    return hashlib.sha256(json.dumps([definition, ids]).encode()).hexdigest()
+
+
+def _innodb_tables(connection: Any) -> str:
+    mariadb = "mariadb" in str(connection.server_version).lower()
+    return "innodb_sys_tables" if mariadb else "innodb_tables"

@@ -1,0 +1,381 @@
+"""What leg 1 remembers, in tables beside the rows: offsets, table states, copies, requests.
+
+The seed's `etl_extract_status` keeps its columns. Positions stand in
+`etl_binlog_offset`, a row a stream; an unfinished copy's place in
+`etl_copy_progress`; what an operator asked for in `etl_resync_request`.
+All functions take a connection and leave commits to the caller.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from replicator.binlog.position import SourcePosition
+
+MAIN = "main"
+RESERVED_PREFIXES = ("etl_", "_resync_", "_old_")
+"""Table names in the replica's database that are ours; a source table may not bear them."""
+
+_ASCII = "CHARACTER SET ascii COLLATE ascii_bin"
+_NAME = "varchar(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+
+DEFINITIONS = (
+    # The row image that exact.py writes by hand follows this column order: see offset_row.py.
+    f"""CREATE TABLE IF NOT EXISTS etl_binlog_offset (
+      stream varchar(64) {_ASCII} NOT NULL,
+      binlog_file varchar(255) {_ASCII} NOT NULL,
+      binlog_position bigint unsigned NOT NULL,
+      source_server_id bigint unsigned NOT NULL,
+      source_server_uuid varchar(64) {_ASCII} NOT NULL,
+      gtid_set longtext {_ASCII} NOT NULL,
+      event_timestamp datetime(6) NULL,
+      pending_ddl longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL,
+      updated_at datetime(6) NOT NULL,
+      PRIMARY KEY (stream, binlog_file, binlog_position)
+    ) ENGINE=InnoDB""",
+    f"""CREATE TABLE IF NOT EXISTS etl_extract_status (
+      table_name {_NAME} NOT NULL PRIMARY KEY,
+      last_extracted datetime(6) NULL,
+      rows_extracted bigint unsigned NOT NULL DEFAULT 0,
+      extraction_status varchar(32) {_ASCII} NOT NULL,
+      schema_hash char(64) {_ASCII} NULL
+    ) ENGINE=InnoDB""",
+    f"""CREATE TABLE IF NOT EXISTS etl_copy_progress (
+      target_table {_NAME} NOT NULL PRIMARY KEY,
+      source_table {_NAME} NOT NULL,
+      low_file varchar(255) {_ASCII} NULL, low_position bigint unsigned NULL,
+      high_file varchar(255) {_ASCII} NULL, high_position bigint unsigned NULL,
+      copy_key longtext {_ASCII} NULL,
+      rows_copied bigint unsigned NOT NULL DEFAULT 0,
+      rows_expected bigint unsigned NOT NULL DEFAULT 0
+    ) ENGINE=InnoDB""",
+    f"""CREATE TABLE IF NOT EXISTS etl_resync_request (
+      id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY,
+      table_name {_NAME} NOT NULL,
+      requested_at datetime(6) NOT NULL,
+      state varchar(16) {_ASCII} NOT NULL,
+      rows_total bigint unsigned NOT NULL DEFAULT 0,
+      rows_copied bigint unsigned NOT NULL DEFAULT 0,
+      message text CHARACTER SET utf8mb4 NULL,
+      updated_at datetime(6) NOT NULL
+    ) ENGINE=InnoDB""",
+)
+
+
+class TableState:
+    """Words of `etl_extract_status.extraction_status`."""
+
+    COPYING = "copying"
+    """The first copy has not read it whole yet."""
+    RECONCILING = "reconciling"
+    """Copied; the stream has not passed the end of its copy's window."""
+    STREAMING = "streaming"
+    """Exact at the stream's position."""
+    QUEUED = "queued"
+    """Not exact; skipped until its resync has taken its place."""
+    VANISHED = "vanished"
+    """Gone on the source before the stream has told why; skipped until it does."""
+    REFUSED = "refused"
+    """Cannot be copied under the present settings; the log says why."""
+
+
+class RequestState:
+    """Words of `etl_resync_request.state`."""
+
+    QUEUED = "queued"
+    COPYING = "copying"
+    CATCHING_UP = "catching_up"
+    LOADING = "loading"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """A row of `etl_binlog_offset`: up to where a stream's changes are in the replica."""
+
+    stream: str
+    position: SourcePosition
+    server_id: int
+    server_uuid: str
+    gtid: str = ""
+    event_timestamp: datetime | None = None
+    pending_ddl: str | None = None
+
+    def at(self, position: SourcePosition) -> Offset:
+        """The same stream further on."""
+        return replace(self, position=position)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """How far the copy of one table is; `low` and `high` bound its reconciliation window."""
+
+    target: str
+    source: str
+    low: SourcePosition | None = None
+    high: SourcePosition | None = None
+    key: tuple[str, ...] | None = None
+    """The last copied primary key as SQL literals."""
+    rows: int = 0
+    expected: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Has every chunk been copied?"""
+        return self.high is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ResyncRequest:
+    """A table that is to be reloaded in full."""
+
+    id: int
+    table: str
+    state: str
+
+
+def utc_now() -> datetime:
+    """Now, without zone, as the tracking tables store it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def execute(connection: Any, sql: str, arguments: Sequence[object] = ()) -> int:
+    """Run one statement; the number of rows it touched."""
+    with connection.cursor() as cursor:
+        return int(cursor.execute(sql, arguments or None))
+
+
+def fetch(connection: Any, sql: str, arguments: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    """Run one query; all its rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, arguments or None)
+        return list(cursor.fetchall())
+
+
+def ensure(connection: Any) -> None:
+    """Create the tracking tables that are missing."""
+    for definition in DEFINITIONS:
+        name = definition.split("EXISTS ")[1].split(" ")[0]
+        if not fetch(connection, "SHOW TABLES LIKE %s", [name.replace("_", r"\_")]):
+            execute(connection, definition)
+
+
+# --- offsets -----------------------------------------------------------------------------
+
+_OFFSET_COLUMNS = (
+    "stream, binlog_file, binlog_position, source_server_id, source_server_uuid, gtid_set,"
+    " event_timestamp, pending_ddl"
+)
+
+
+def read_offset(connection: Any, stream: str) -> Offset | None:
+    """The stream's offset row, or None where it has never started."""
+    rows = fetch(
+        connection, f"SELECT {_OFFSET_COLUMNS} FROM etl_binlog_offset WHERE stream=%s", [stream]
+    )
+    if not rows:
+        return None
+    name, file, offset, server_id, uuid, gtid, when, pending = rows[0]
+    return Offset(name, SourcePosition(file, offset), server_id, uuid, gtid, when, pending)
+
+
+def write_offset(connection: Any, offset: Offset) -> None:
+    """Set the stream's offset row by SQL (streams in flight move it by row event instead)."""
+    forget_offset(connection, offset.stream)
+    execute(
+        connection,
+        f"INSERT INTO etl_binlog_offset ({_OFFSET_COLUMNS}, updated_at)"
+        " VALUES (%s,%s,%s,%s,%s,%s,%s,%s,%s)",
+        [
+            offset.stream,
+            offset.position.file,
+            offset.position.offset,
+            offset.server_id,
+            offset.server_uuid,
+            offset.gtid,
+            offset.event_timestamp,
+            offset.pending_ddl,
+            utc_now(),
+        ],
+    )
+
+
+def forget_offset(connection: Any, stream: str) -> None:
+    """Remove a stream that has ended."""
+    execute(connection, "DELETE FROM etl_binlog_offset WHERE stream=%s", [stream])
+
+
+def set_pending(connection: Any, stream: str, pending: dict[str, Any] | None) -> None:
+    """Record what is about to be done outside a transaction, or that it is done."""
+    text = None if pending is None else json.dumps(pending, sort_keys=True)
+    execute(
+        connection,
+        "UPDATE etl_binlog_offset SET pending_ddl=%s, updated_at=%s WHERE stream=%s",
+        [text, utc_now(), stream],
+    )
+
+
+# --- table states ------------------------------------------------------------------------
+
+
+def table_states(connection: Any) -> dict[str, str]:
+    """Every known table's state."""
+    return dict(fetch(connection, "SELECT table_name, extraction_status FROM etl_extract_status"))
+
+
+def set_state(
+    connection: Any,
+    table: str,
+    state: str,
+    *,
+    schema_hash: str | None = None,
+    rows: int | None = None,
+) -> None:
+    """Set a table's state; its hash and copied rows too where given."""
+    execute(
+        connection,
+        "INSERT INTO etl_extract_status"
+        " (table_name, last_extracted, rows_extracted, extraction_status, schema_hash)"
+        " VALUES (%s,%s,%s,%s,%s) ON DUPLICATE KEY UPDATE"
+        " last_extracted=VALUES(last_extracted), extraction_status=VALUES(extraction_status),"
+        " rows_extracted=IF(%s, VALUES(rows_extracted), rows_extracted),"
+        " schema_hash=COALESCE(VALUES(schema_hash), schema_hash)",
+        [table, utc_now(), rows or 0, state, schema_hash, rows is not None],
+    )
+
+
+def touch_tables(connection: Any, tables: Iterable[str]) -> None:
+    """Note that changes of these tables have been applied."""
+    now = utc_now()
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE etl_extract_status SET last_extracted=%s WHERE table_name=%s",
+            [(now, table) for table in sorted(tables)],
+        )
+
+
+def forget_table(connection: Any, table: str) -> None:
+    """A dropped table has no state."""
+    execute(connection, "DELETE FROM etl_extract_status WHERE table_name=%s", [table])
+
+
+# --- copies ------------------------------------------------------------------------------
+
+
+def _position(file: str | None, offset: int | None) -> SourcePosition | None:
+    return None if file is None or offset is None else SourcePosition(file, offset)
+
+
+def copy_progresses(connection: Any) -> dict[str, CopyProgress]:
+    """Copies that have begun and whose windows the stream has not passed, by target table."""
+    rows = fetch(
+        connection,
+        "SELECT target_table, source_table, low_file, low_position, high_file, high_position,"
+        " copy_key, rows_copied, rows_expected FROM etl_copy_progress",
+    )
+    return {
+        row[0]: CopyProgress(
+            row[0],
+            row[1],
+            _position(row[2], row[3]),
+            _position(row[4], row[5]),
+            None if row[6] is None else tuple(json.loads(row[6])),
+            row[7],
+            row[8],
+        )
+        for row in rows
+    }
+
+
+def save_progress(connection: Any, progress: CopyProgress) -> None:
+    """Write a copy's place; in the transaction of the chunk that it counts."""
+    low, high = progress.low, progress.high
+    execute(
+        connection,
+        "REPLACE INTO etl_copy_progress (target_table, source_table, low_file, low_position,"
+        " high_file, high_position, copy_key, rows_copied, rows_expected)"
+        " VALUES (%s,%s,%s,%s,%s,%s,%s,%s,%s)",
+        [
+            progress.target,
+            progress.source,
+            low and low.file,
+            low and low.offset,
+            high and high.file,
+            high and high.offset,
+            None if progress.key is None else json.dumps(progress.key),
+            progress.rows,
+            progress.expected,
+        ],
+    )
+
+
+def forget_progress(connection: Any, target: str) -> None:
+    """The copy is part of the stream now, or void."""
+    execute(connection, "DELETE FROM etl_copy_progress WHERE target_table=%s", [target])
+
+
+# --- resync requests ---------------------------------------------------------------------
+
+
+def queue_resync(connection: Any, tables: Iterable[str]) -> list[int]:
+    """Ask for tables to be reloaded; a table that already waits is not queued twice."""
+    waiting = {
+        table: number
+        for number, table in fetch(
+            connection,
+            "SELECT id, table_name FROM etl_resync_request WHERE state=%s",
+            [RequestState.QUEUED],
+        )
+    }
+    numbers = []
+    for table in tables:
+        if table not in waiting:
+            now = utc_now()
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "INSERT INTO etl_resync_request (table_name, requested_at, state, updated_at)"
+                    " VALUES (%s,%s,%s,%s)",
+                    [table, now, RequestState.QUEUED, now],
+                )
+                waiting[table] = cursor.lastrowid
+        numbers.append(int(waiting[table]))
+    return numbers
+
+
+def open_request(connection: Any) -> ResyncRequest | None:
+    """The request to work on: one that has begun, else the oldest that waits."""
+    rows = fetch(
+        connection,
+        "SELECT id, table_name, state FROM etl_resync_request WHERE state IN (%s,%s,%s)"
+        " ORDER BY state=%s, id LIMIT 1",
+        [
+            RequestState.QUEUED,
+            RequestState.COPYING,
+            RequestState.CATCHING_UP,
+            RequestState.QUEUED,
+        ],
+    )
+    return ResyncRequest(*rows[0]) if rows else None
+
+
+def set_request(
+    connection: Any,
+    number: int,
+    state: str,
+    *,
+    copied: int | None = None,
+    total: int | None = None,
+    message: str | None = None,
+) -> None:
+    """Move a request on, with its progress in rows."""
+    execute(
+        connection,
+        "UPDATE etl_resync_request SET state=%s, rows_copied=COALESCE(%s, rows_copied),"
+        " rows_total=COALESCE(%s, rows_total), message=%s, updated_at=%s WHERE id=%s",
+        [state, copied, total, message, utc_now(), number],
+    )

@@ -1,0 +1,47 @@
+"""What every test may ask for.
+
+Servers are real, on free loopback ports, started when the first test needs one
+and gone when pytest is, however it ends.
+
+Shared by the whole session (do not kill or reconfigure these):
+  source_server     MariaDBServer: binlog ROW/FULL, MyISAM by default, sql_mode=''
+  replica_server    MariaDBServer: binlog ROW/FULL with full metadata, InnoDB
+  analytics_server  PostgreSQLServer
+
+A fresh database for each test, dropped afterwards; none disturbs another:
+  source_db         MySQLDatabase, readable by its account readonly_user
+  replica_db        MySQLDatabase, all rights on it for its account replication_user
+  analytics_db      PostgresDatabase, owned by its account analytics_user
+    .name .user .password .server
+    .execute(sql, args) .query(sql, args)   as root (PostgreSQL: as the owner), autocommit
+    .connect(**options)                     MySQL: root in this database; PostgreSQL: the owner
+    .connect_as_account(**options)          MySQL: as the process under test would
+  Creating and dropping them is not logged; what a test does in them is.
+  A binlog is the whole server's: events of other databases may stand in it.
+
+Servers of a test's own, for whatever must be killed, stopped or configured:
+  new_mariadb(options=SOURCE_OPTIONS, server_id=1, durable=False) -> a started MariaDBServer
+  new_postgresql(durable=False) -> a started PostgreSQLServer
+    .start() .stop() .kill() .signal(SIGSTOP) .pid .port .errors() .connect(user, database, …)
+
+  wait_until(predicate, deadline=10.0, what="…")  instead of sleeping: returns the first truthy
+                    answer, else fails with `what`. Also replicator.sandbox.waiting.wait_until.
+
+The types are in replicator.sandbox.servers, .databases and tests.fix_servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from replicator.sandbox import waiting
+
+pytest_plugins = ["tests.fix_servers"]
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., Any]:
+    return waiting.wait_until

@@ -1,0 +1,366 @@
+"""Schema changes, read from a real binlog and run on a real replica, leave equal tables.
+
+The oracle is the server's own SHOW CREATE TABLE, and SELECT for rows that both
+sides were given alike before they were altered.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from typing import Any
+
+import pymysql
+import pytest
+
+from replicator.binlog.ddl import Execute, RowStatement, Skip, TransactionControl, decide
+from replicator.binlog.events import EventType, event_end, parse_query
+from replicator.binlog.position import SourcePosition
+from replicator.binlog.stream import BinlogStream
+from replicator.ddl_session import (
+    SessionContext,
+    dialect,
+    reset_statements,
+    session_statements,
+    statement_bytes,
+    statement_text,
+)
+from replicator.sandbox.databases import MySQLDatabase
+
+BOTH = "BOTH "
+"""Before a statement: rows that the replica gets too, as row events would bring them."""
+
+SCENARIOS: dict[str, list[str]] = {
+    "columns": [
+        "CREATE TABLE t (id INT PRIMARY KEY, a VARCHAR(20) DEFAULT 'it''s', b INT) ENGINE=MyISAM",
+        BOTH + "INSERT INTO t VALUES (1, 'x', 2), (2, NULL, -1)",
+        "ALTER TABLE t ADD COLUMN c DATETIME(3) NOT NULL DEFAULT '2020-01-01' AFTER id, ADD d INT "
+        "FIRST",
+        "ALTER TABLE {db}.t MODIFY b BIGINT UNSIGNED NULL COMMENT '{db}.t ENGINE=MyISAM'",
+        "alter table `{db}` . `t` change a `{db}` char(30) character set latin1, rename column d "
+        "to `d``e`",
+        "ALTER TABLE t ADD g INT AS (b + 1) PERSISTENT, ADD v INT AS (b * 2) VIRTUAL",
+        "ALTER TABLE t ADD i INT INVISIBLE DEFAULT 5, ADD ts TIMESTAMP NOT NULL DEFAULT "
+        "CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP, DROP COLUMN c",
+        "ALTER TABLE t CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin, COMMENT = 'é 😀'",
+        "ALTER TABLE t ALTER b SET DEFAULT 7, ADD CONSTRAINT positive CHECK (t.b > -5)",
+        "ALTER TABLE t ENGINE=MyISAM",
+    ],
+    "keys": [
+        "CREATE TABLE t (a INT, b VARCHAR(300), c TEXT, KEY engine (a)) ENGINE=Aria",
+        "CREATE UNIQUE INDEX i USING BTREE ON {db}.t (a, b(50)) COMMENT 'x'",
+        "ALTER TABLE t ADD PRIMARY KEY (a), ADD FULLTEXT f (c), RENAME KEY i TO j",
+        "CREATE OR REPLACE INDEX IF NOT EXISTS k ON t (b(10)) ALGORITHM=COPY LOCK=SHARED",
+        "DROP INDEX j ON `{db}`.`t`",
+        "ALTER TABLE t DROP KEY engine, ALGORITHM=COPY, LOCK=EXCLUSIVE",
+        "/*!40000 ALTER TABLE `t` DISABLE KEYS */",
+    ],
+    "create, copy, drop": [
+        "CREATE TABLE IF NOT EXISTS `a b.c``d` (`x``y` INT) ENGINE=MyISAM",
+        "CREATE TABLE `é表` LIKE `a b.c``d`",
+        "CREATE OR REPLACE TABLE `é表` (LIKE {db}.`a b.c``d`)",
+        "CREATE TABLE `{db}` (`{db}` INT, CHECK (`{db}`.`{db}` <> 3), b INT AS "
+        "(`{db}`.`{db}`.`{db}` + 1))",
+        "CREATE TABLE u (a INT); ",
+        "CREATE TABLE selected (k INT KEY) SELECT 1 AS a, 'é' AS b",
+        "DROP TABLE `{db}`.u, `a b.c``d`",
+        "CREATE TABLE never (a INT)",
+        "DROP TABLE IF EXISTS never, absent /* a comment */ CASCADE",
+    ],
+    "rename": [
+        "CREATE TABLE a (x INT)",
+        "CREATE TABLE b (y INT)",
+        "RENAME TABLE a TO swap, {db}.b TO a, swap TO b",
+        "ALTER TABLE a RENAME TO {db}.c",
+        "RENAME TABLE c TO tempConv_c1",
+        "CREATE TABLE c LIKE tempConv_c1",
+        "ALTER TABLE c MODIFY y BIGINT, RENAME AS d",
+        "DROP TABLE tempConv_c1",
+    ],
+    "elsewhere": [
+        "CREATE TABLE t (a INT)",
+        "CREATE TABLE u (a INT)",
+        "CREATE DATABASE {db}_backup",
+        "CREATE TABLE {db}_backup.t SELECT * FROM {db}.t",
+        "CREATE VIEW {db}.v AS SELECT * FROM t",
+        "CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1",
+        "CREATE PROCEDURE p() BEGIN SELECT 1; END",
+        "CREATE TEMPORARY TABLE temporary_one (a INT)",
+        "DROP TABLE temporary_one, {db}_backup.t, u",
+        "DROP DATABASE {db}_backup",
+        "USE mysql",
+        "ALTER TABLE {db}.t ADD b INT",
+        "DROP TRIGGER {db}.g",
+        "DROP VIEW {db}.v",
+        "ANALYZE TABLE {db}.t",
+    ],
+    "partitions": [
+        "CREATE TABLE p (a INT) ENGINE=MyISAM PARTITION BY RANGE (a) (PARTITION engine VALUES "
+        "LESS THAN (5) ENGINE = MyISAM, PARTITION r VALUES LESS THAN MAXVALUE ENGINE = MyISAM)",
+        BOTH + "INSERT INTO p VALUES (1), (6)",
+        "CREATE TABLE x (a INT) ENGINE=MyISAM",
+        "ALTER TABLE p EXCHANGE PARTITION engine WITH TABLE {db}.x",
+        "ALTER TABLE p REORGANIZE PARTITION r INTO (PARTITION m VALUES LESS THAN (9) ENGINE "
+        "MyISAM, PARTITION r VALUES LESS THAN MAXVALUE)",
+        "ALTER TABLE p DROP PARTITION m",
+        "ALTER TABLE p CONVERT PARTITION engine TO TABLE {db}.split",
+    ],
+    "foreign keys": [
+        "SET default_storage_engine=InnoDB",
+        "CREATE TABLE p (a INT PRIMARY KEY) ENGINE=InnoDB",
+        "CREATE TABLE c (a INT, CONSTRAINT f FOREIGN KEY (a) REFERENCES {db}.p (a) ON DELETE "
+        "CASCADE) ENGINE=InnoDB",
+        "SET foreign_key_checks=0",
+        "CREATE TABLE d (a INT, FOREIGN KEY (a) REFERENCES later (a)) ENGINE=InnoDB",
+        "CREATE TABLE m (a INT, b INT REFERENCES p (a), CONSTRAINT n FOREIGN KEY (a) REFERENCES "
+        "p (a) ON DELETE SET NULL, FOREIGN KEY k (b) REFERENCES p (a)) ENGINE=MyISAM",
+    ],
+    "session": [
+        "SET sql_mode='ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT'",
+        """CREATE TABLE "{db}"."q" ("a" VARCHAR(9) DEFAULT 'b\\', c INT DEFAULT 1)""",
+        "SET sql_mode='NO_ZERO_DATE,STRICT_ALL_TABLES'",
+        "SET explicit_defaults_for_timestamp=0",
+        "CREATE TABLE ts (a TIMESTAMP, b TIMESTAMP(6) NULL)",
+        "SET sql_mode='', time_zone='+05:30', timestamp=1700000000.654321",
+        BOTH + "INSERT INTO ts VALUES ('2024-03-31 02:30:00', '2024-10-27 01:30:00')",
+        "ALTER TABLE ts MODIFY a DATETIME, ADD c DATETIME(6) DEFAULT CURRENT_TIMESTAMP(6), ADD d "
+        "VARCHAR(20) DEFAULT (DATE_FORMAT(NOW(), '%M'))",
+        "SET lc_time_names='de_DE'",
+        "ALTER TABLE ts ADD e TIMESTAMP NOT NULL DEFAULT '2024-01-01 00:00:00'",
+        "SET NAMES latin1 COLLATE latin1_german2_ci",
+        "CREATE TABLE `ä` (`ö` VARCHAR(5) DEFAULT 'ü€', CHECK (`ö` <> 'ß')) COMMENT 'ÄÖÜ'",
+        "SET NAMES utf8mb3, collation_connection=utf8mb3_bin, collation_server=latin2_bin",
+        "CREATE TABLE `ж` (a ENUM('ж', 'я'), b SET('é') CHARACTER SET latin1) COMMENT 'ж'",
+        "SET NAMES sjis",
+        "CREATE TABLE s (a VARCHAR(9) DEFAULT 'ソ表' COMMENT 'ソ') DEFAULT CHARSET sjis",
+        "SET NAMES utf8mb4, check_constraint_checks=0, unique_checks=0, auto_increment_increment=7",
+        "CREATE TABLE z (id INT AUTO_INCREMENT PRIMARY KEY, d DATE DEFAULT '0000-00-00')",
+        "SET STATEMENT max_statement_time=100 FOR ALTER TABLE z ADD b INT",
+        "SET sql_if_exists=1",
+        "DROP TABLE z",
+    ],
+    "versioned": [
+        "CREATE TABLE v (a INT) WITH SYSTEM VERSIONING",
+        "SET system_versioning_alter_history=KEEP",
+        "ALTER TABLE v ADD b INT",
+        "CREATE SEQUENCE s START WITH 5 ENGINE=MyISAM",
+        "CREATE TABLE d (a INT DEFAULT NEXTVAL({db}.s), b INT DEFAULT (NEXT VALUE FOR {db}.s))",
+        "ALTER SEQUENCE s INCREMENT BY 3",
+        "CREATE TABLE e (a INT) /*!50100 PARTITION BY HASH (a) PARTITIONS 2 */",
+        "CREATE /*M!100100 OR REPLACE */ TABLE e (a /*!80000 JSON */ /*M! BIGINT */)",
+        "TRUNCATE TABLE e",
+        "TRUNCATE {db}.e",
+    ],
+    "the database's own charset": [
+        "ALTER DATABASE {db} CHARACTER SET latin2",
+        "CREATE TABLE t (a CHAR(3))",
+        "ALTER DATABASE COLLATE utf8mb4_bin",
+        "CREATE TABLE u (a CHAR(3))",
+    ],
+}
+
+
+class Replica:
+    """Runs what `decide` says on the replica, and remembers what else it said."""
+
+    def __init__(self, source: MySQLDatabase, replica: MySQLDatabase) -> None:
+        self.source, self.replica = source, replica
+        version = _version(source)
+        self.context = SessionContext(source_version=version, replica_version=_version(replica))
+        self.connection = replica.connect_as_account(charset="utf8mb4")
+        self.verdicts: list[Any] = []
+
+    def apply(self, event: bytes) -> None:
+        query = parse_query(event)
+        verdict = decide(
+            statement_text(query, self.context),
+            default_database=query.database,
+            source_db=self.source.name,
+            replica_db=self.replica.name,
+            carries=lambda table: not table.startswith("tempdash"),
+            dialect=dialect(query, self.context),
+            source_engine="MyISAM",
+        )
+        self.verdicts.append(verdict)
+        if isinstance(verdict, Execute):
+            self._run(session_statements(query, self.context))
+            for sql in verdict.statements:
+                self._run([statement_bytes(sql, query, self.context)])
+            self._run(reset_statements(self.context))
+
+    def _run(self, statements: list[Any]) -> None:
+        for statement in statements:
+            self.connection.query(statement)
+
+
+def _version(database: MySQLDatabase) -> int:
+    ((text,),) = database.query("SELECT VERSION()")
+    major, minor, patch = re.findall(r"\d+", text)[:3]
+    return int(major) * 10000 + int(minor) * 100 + int(patch)
+
+
+def _position(database: MySQLDatabase) -> SourcePosition:
+    ((file, offset, *_),) = database.query("SHOW MASTER STATUS")
+    return SourcePosition(file, offset)
+
+
+def _queries(source: MySQLDatabase, start: SourcePosition) -> list[bytes]:
+    """The QUERY events between `start` and the binlog's present end."""
+    end = _position(source).offset
+    stream = BinlogStream(
+        source.connect_as_account, server_id=4_000_000_123, heartbeat_seconds=5, name="source"
+    )
+    found: list[bytes] = []
+    with closing(stream):
+        stream.open(start)
+        reached = start.offset
+        while reached < end:
+            for event in stream.read(timeout=10):
+                reached = max(reached, event_end(event))
+                if event[4] == EventType.QUERY:
+                    found.append(event)
+    return found
+
+
+def _tables(database: MySQLDatabase) -> dict[str, tuple[str, Any]]:
+    """Definition and rows of every table; the engine is the one thing that may differ."""
+    found = {}
+    with closing(database.connect(charset="utf8mb4")) as connection, connection.cursor() as cursor:
+        cursor.execute("SET time_zone = '+00:00'")
+        cursor.execute("SHOW FULL TABLES WHERE Table_type NOT LIKE '%VIEW'")
+        for name, kind in cursor.fetchall():
+            quoted = "`" + name.replace("`", "``") + "`"
+            cursor.execute(f"SHOW CREATE TABLE {quoted}")
+            definition = cursor.fetchone()[1].replace(f"`{database.name}`", "`{db}`")
+            rows: list[Any] = []
+            if kind != "SEQUENCE":
+                cursor.execute(f"SELECT * FROM {quoted}")
+                rows = sorted(cursor.fetchall(), key=repr)
+            found[name.replace(database.name, "{db}")] = (_plain(definition), rows)
+    return found
+
+
+def _plain(definition: str) -> str:
+    definition = re.sub(r"ENGINE ?= ?\w+", "ENGINE", definition)
+    definition = re.sub(r" (PAGE_CHECKSUM|AUTO_INCREMENT)=\d+", "", definition)
+    return re.sub(r"opendental(_replication)?_\d+", "{db}", definition)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_schema_changes_arrive_as_the_source_made_them(
+    scenario: str, source_db: MySQLDatabase, replica_db: MySQLDatabase
+) -> None:
+    replica_db.execute(f"ALTER DATABASE `{replica_db.name}` CHARACTER SET utf8mb3")
+    start = _position(source_db)
+    replica = Replica(source_db, replica_db)
+    seen = 0
+    with closing(source_db.connect(charset="utf8mb4")) as source, closing(replica.connection):
+        for template in SCENARIOS[scenario]:
+            statement = template.removeprefix(BOTH).replace("{db}", source_db.name)
+            _run_on_source(source, statement)
+            if template.startswith(BOTH):
+                seen += _follow(replica, start, seen)
+                _insert_on_replica(source, replica_db, statement)
+        _follow(replica, start, seen)
+    assert _tables(replica_db) == _tables(source_db)
+    expected = (Execute, Skip, TransactionControl)
+    assert [v for v in replica.verdicts if not isinstance(v, expected)] == []
+
+
+def _run_on_source(source: Any, statement: str) -> None:
+    """Send text in the character set that the session has now, as a client of that charset does."""
+    source.query("SELECT @@character_set_client")
+    ((charset,),) = source._result.rows
+    codec = {"latin1": "cp1252", "sjis": "cp932"}.get(charset, "utf-8")
+    source.query(statement.rstrip("; ").encode(codec))
+
+
+def _insert_on_replica(source: Any, replica: MySQLDatabase, statement: str) -> None:
+    source.query("SELECT @@time_zone, @@sql_mode")
+    ((zone, mode),) = source._result.rows
+    with closing(replica.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SET time_zone = %s, sql_mode = %s", (zone, mode))
+        cursor.execute(statement)
+
+
+def _follow(replica: Replica, start: SourcePosition, seen: int) -> int:
+    """Apply the QUERY events that came since `seen` of them; return how many."""
+    events = _queries(replica.source, start)[seen:]
+    for event in events:
+        replica.apply(event)
+    return len(events)
+
+
+def test_the_session_is_neutral_again_after_a_change(
+    source_db: MySQLDatabase, replica_db: MySQLDatabase
+) -> None:
+    start = _position(source_db)
+    replica = Replica(source_db, replica_db)
+    before = _variables(replica.connection)
+    with closing(source_db.connect(charset="latin1")) as source:
+        for statement in (
+            "SET sql_mode='ANSI_QUOTES', time_zone='-09:30', foreign_key_checks=0, timestamp=99.5",
+            "SET unique_checks=0, lc_time_names='fr_FR', auto_increment_increment=3",
+            "SET collation_connection=latin1_bin, collation_server=ascii_bin, sql_if_exists=1",
+            "SET check_constraint_checks=0, sql_auto_is_null=1, collation_database=latin2_bin",
+            "CREATE TABLE t (a TIMESTAMP DEFAULT NOW())",
+        ):
+            source.query(statement)
+    _follow(replica, start, 0)
+    changed = dict(_variables(replica.connection) - before)
+    replica.connection.close()
+    assert changed == {}
+
+
+def _variables(connection: Any) -> set[tuple[str, str]]:
+    moving = ("timestamp", "last_gtid", "rand_seed1", "rand_seed2", "last_insert_id", "pseudo")
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW SESSION VARIABLES")
+        return {(n, v) for n, v in cursor.fetchall() if not n.startswith(moving)}
+
+
+def test_a_tables_rows_that_only_the_source_knows_are_asked_for(
+    source_db: MySQLDatabase, replica_db: MySQLDatabase
+) -> None:
+    start = _position(source_db)
+    replica = Replica(source_db, replica_db)
+    other = source_db.name + "_backup"
+    for statement in (
+        f"CREATE DATABASE {other}",
+        f"CREATE TABLE {other}.t (a INT)",
+        "CREATE TABLE u (a INT)",
+        f"RENAME TABLE {other}.t TO t, u TO {other}.u",
+        f"DROP DATABASE {other}",
+    ):
+        source_db.execute(statement)
+    _follow(replica, start, 0)
+    replica.connection.close()
+    assert [v.needs_copy for v in replica.verdicts if isinstance(v, Execute)] == [(), ("t",)]
+    assert replica_db.query("SHOW TABLES") == []
+
+
+def test_statement_format_is_told_from_schema_changes(
+    source_db: MySQLDatabase, replica_db: MySQLDatabase
+) -> None:
+    source_db.execute("CREATE TABLE t (a INT)")
+    start = _position(source_db)
+    replica = Replica(source_db, replica_db)
+    with closing(source_db.connect()) as source:
+        source.query("SET binlog_format = STATEMENT")
+        source.query("INSERT INTO t VALUES (1)")
+        source.query("UPDATE t SET a = 2")
+    _follow(replica, start, 0)
+    replica.connection.close()
+    rows = [verdict for verdict in replica.verdicts if isinstance(verdict, RowStatement)]
+    assert rows == [RowStatement("insert"), RowStatement("update")]
+
+
+def test_a_change_that_the_replica_refuses_reaches_the_caller(
+    source_db: MySQLDatabase, replica_db: MySQLDatabase
+) -> None:
+    source_db.execute("CREATE TABLE t (a INT)")
+    start = _position(source_db)
+    source_db.execute("ALTER TABLE t ADD b INT")
+    replica = Replica(source_db, replica_db)
+    with closing(replica.connection), pytest.raises(pymysql.MySQLError):
+        _follow(replica, start, 0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
 
 KERNEL = "loader/kernel.pyx"
 
@@ -22,18 +21,11 @@ def kernel() -> list[Extension]:
         from Cython.Build import cythonize  # noqa: PLC0415 - absent where no kernel is wanted
     except ImportError:
         return []
-    extension = Extension("loader.kernel", [KERNEL], optional=True, extra_compile_args=["-O3"])
-    return list(cythonize([extension], language_level=3))
+    extension = Extension("loader.kernel", [KERNEL], extra_compile_args=["-O3"])
+    built: list[Extension] = cythonize([extension], language_level=3)
+    for extension in built:
+        extension.optional = True  # set only here: cythonize makes new objects and forgets it
+    return built
 
 
-class BuildIfPossible(build_ext):
-    """Setuptools' own `optional` does not cover a compiler that is not there at all."""
-
-    def build_extension(self, ext: Extension) -> None:
-        try:
-            super().build_extension(ext)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the fallback works
-            self.warn(f"{ext.name} is not built, decoding will be slower: {exc}")
-
-
-setup(ext_modules=kernel(), cmdclass={"build_ext": BuildIfPossible})
+setup(ext_modules=kernel())

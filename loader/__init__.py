@@ -1,1 +1,1 @@
-"""Leg 2: the replica's binlog in on the left, rows in PostgreSQL's `raw` schema out on the right."""
+"""Leg 2: the replica's binlog in on the left, `raw` in PostgreSQL out on the right."""

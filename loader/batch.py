@@ -33,7 +33,6 @@ class TableFold:
     """What a batch does to one table, under one plan."""
 
     plan: TablePlan
-    truncated: bool = False
     images: dict[bytes, Image] = field(default_factory=dict)
     copies: dict[bytes, int] = field(default_factory=dict)
     """Tables without a key: copies to add (positive) or take away of each row."""
@@ -70,14 +69,6 @@ class TableFold:
         if net == 0:
             del self.copies[row]
         return len(row)
-
-    def truncate(self) -> None:
-        """Forget everything before: the table was emptied at this point."""
-        self.truncated = True
-        self.images.clear()
-        self.copies.clear()
-        self.copied_at.clear()
-        self.unwritable.clear()
 
     @property
     def size(self) -> int:
@@ -129,11 +120,6 @@ class Batch:
         """Has this table changes in the batch that were read under another plan?"""
         fold = self.tables.get(plan.table)
         return fold is not None and fold.plan is not plan
-
-    def truncate(self, plan: TablePlan, now: float) -> None:
-        """Empty a table at this point of the stream."""
-        self._begin(now)
-        self.tables.setdefault(plan.table, TableFold(plan)).truncate()
 
     def end_transaction(self, now: float) -> None:
         """A transaction is whole; its position may be stored with the batch."""

@@ -18,8 +18,8 @@ from typing import Protocol
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
-from tenacity.stop import stop_when_event_set
 from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_exponential_jitter
 
 from config.errors import PositionLost, SourceReset, Transient, classify

@@ -120,6 +120,7 @@ class Tables:
     def arrived(self, loaded: LoadedTable) -> Table | None:
         """A copy is whole; the table, or None where the copy is of no use any more.
 
+        Where the table is gone or has no key there is nothing to merge: the caller sees to it.
         A copy that a change has overtaken is asked for again.
         """
         table = self.by_name.get(loaded.request.table)
@@ -128,7 +129,8 @@ class Tables:
         if table.changed_at is not None and loaded.before < table.changed_at:
             self._begin(table, exists=not loaded.request.first)
             return None
-        table.loaded = loaded
+        if loaded.schema is not None and loaded.schema.primary_key:
+            table.loaded = loaded
         return table
 
     def mergeable(self, at: ReplicaPosition) -> Iterator[Table]:

@@ -96,9 +96,7 @@ class _Merge:
         if current is None:
             schema.create_table(self._connection, self._name, shape)
             if shape.key:
-                schema.add_key(
-                    self._connection, self._name, schema.key_name(self._name), shape.key
-                )
+                schema.add_key(self._connection, self._name, schema.key_name(self._name), shape.key)
         else:
             change = schema.diff(current, shape)
             schema.apply_emptied(self._connection, self._name, change, shape.key)
@@ -122,17 +120,13 @@ class _Merge:
             sql.SQL(
                 "INSERT INTO {} ({}, {}) SELECT {}, statement_timestamp() FROM {}"
                 " WHERE NOT _deleted"
-            ).format(
-                table, quoted(names), sql.Identifier(LOADED_AT), quoted(names), self._touched
-            )
+            ).format(table, quoted(names), sql.Identifier(LOADED_AT), quoted(names), self._touched)
         )
 
     def write_differences(self, shape: RawTable, *, touched: bool) -> int:
         """Delete what the copy lacks, write what differs; touched keys are right already."""
         deleted = self._connection.execute(
-            sql.SQL(
-                "DELETE FROM {} AS r WHERE NOT EXISTS (SELECT FROM {} AS l WHERE {}){}"
-            ).format(
+            sql.SQL("DELETE FROM {} AS r WHERE NOT EXISTS (SELECT FROM {} AS l WHERE {}){}").format(
                 self._table,
                 self._copy,
                 same_key(shape.key, "l", "r"),
@@ -206,5 +200,5 @@ def _same_values(shape: RawTable, left: str, right: str) -> sql.Composed:
         send = _BITWISE.get(column.type)
         if send:
             template = f"{send}({{}}) IS NOT DISTINCT FROM {send}({{}})"
-        parts.append(sql.SQL(template).format(ours, theirs))  # type: ignore[arg-type]
+        parts.append(sql.SQL(template).format(ours, theirs))
     return sql.SQL(" AND ").join(parts)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,7 @@ ANALYZE_FROM = 10_000
 _CHANGED_UNDER_US = (1146, 1412)
 _ATTEMPTS = 5
 
-RAW_BYTES = {kind: encode for kind, encode in encoders.items() if not isinstance(kind, int)}
+RAW_BYTES: dict[Any, Any] = dict(encoders)
 """PyMySQL's `conv` for a connection whose values shall come as bytes."""
 
 
@@ -94,9 +94,19 @@ class Connections:
 
     def close(self) -> None:
         """Close all three."""
-        for connection in (self.rows, self.catalog, self.postgres):
-            with suppress(pymysql.MySQLError, psycopg.Error, OSError):
+        self.close_replica()
+        with suppress(psycopg.Error, OSError):
+            self.postgres.close()
+
+    def close_replica(self) -> None:
+        """Close the two that lead to the replica."""
+        for connection in (self.rows, self.catalog):
+            with suppress(pymysql.MySQLError, OSError):
                 connection.close()
+
+
+class CopyCancelled(Exception):
+    """Nobody wants this copy any more."""
 
 
 class Copier:
@@ -139,7 +149,9 @@ class Copier:
         """Copy one group at one snapshot into its helper tables; commits them."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._attempt(requests)
+                return self._attempt([r for r in requests if not r.cancelled.is_set()])
+            except CopyCancelled:
+                continue
             except pymysql.err.MySQLError as error:
                 if error.args[0] not in _CHANGED_UNDER_US:
                     raise
@@ -184,8 +196,8 @@ class Copier:
     def _one(self, request: LoadRequest, opened: Snapshot) -> LoadedTable:
         table_schema = opened.schemas.get(request.table)
         result = LoadedTable(request, table_schema, opened.mark, opened.before, opened.after)
-        if table_schema is None or request.cancelled.is_set():
-            return result
+        if table_schema is None or not table_schema.primary_key:
+            return result  # without a key: see `keyless`
         shape = shape_of(table_schema)
         schema.drop_helpers(self._postgres, [request.helper])
         schema.create_table(self._postgres, request.helper, shape, unlogged=not request.first)
@@ -195,9 +207,14 @@ class Copier:
             schema.add_key(self._postgres, request.helper, name, shape.key)
         if rows >= ANALYZE_FROM:
             self._postgres.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(request.helper)))
-        return LoadedTable(
-            request, table_schema, opened.mark, opened.before, opened.after, rows
-        )
+        return LoadedTable(request, table_schema, opened.mark, opened.before, opened.after, rows)
+
+    def _cancelled(self) -> CopyCancelled:
+        """End the running SELECT, so that closing its cursor need not read it to the end."""
+        running: int = self._rows.thread_id()  # type: ignore[no-untyped-call]
+        with self._catalog.cursor() as cursor:
+            cursor.execute("KILL QUERY %s", (running,))
+        return CopyCancelled()
 
     def fill(
         self,
@@ -216,18 +233,28 @@ class Copier:
             sql.Identifier(target), quoted((*shape_of(table_schema).names, *_CLOSING))
         )
         source = self._qualified(table_schema.name)
-        with closing(self._rows.cursor(SSCursor)) as rows:
+        with _unread(self._rows.cursor(SSCursor)) as rows:
             rows.execute(f"SELECT {reader.select_list} FROM {source}")
             with self._postgres.cursor() as cursor, cursor.copy(copy) as sink:
                 lines = (line + ending for line in reader.lines(rows))
                 for block in blocks(lines):
                     if cancelled():
-                        break
+                        raise self._cancelled()
                     sink.write(block)
         position = mark.position if mark else None
         if reader.faults:
             tracking.add_exceptions(self._postgres, target, reader.faults, position)
         return reader.rows
+
+
+@contextmanager
+def _unread(cursor: SSCursor) -> Iterator[SSCursor]:
+    """Close an unbuffered cursor; what is wrong with the rest of its rows is of no interest."""
+    try:
+        yield cursor
+    finally:
+        with suppress(pymysql.MySQLError, OSError):
+            cursor.close()
 
 
 _CLOSING = tuple(name for name, _ in CLOSING_COLUMNS)
@@ -295,6 +322,7 @@ class LoadWorker:
         self._server = server
         self._requests: queue.Queue[list[LoadRequest] | None] = queue.Queue()
         self._results: queue.Queue[LoadedTable | ReplicatorError] = queue.Queue()
+        self._submitted: list[LoadRequest] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="loader-reload", daemon=True)
         self._thread.start()
@@ -302,6 +330,7 @@ class LoadWorker:
     def submit(self, requests: list[LoadRequest]) -> None:
         """Copy these tables when their turn comes."""
         if requests:
+            self._submitted += requests
             self._requests.put(requests)
 
     def results(self) -> Iterator[LoadedTable]:
@@ -318,13 +347,18 @@ class LoadWorker:
     def stop(self, wait: float = 5.0) -> None:
         """Ask the thread to end, and wait a little for it."""
         self._stop.set()
+        for request in self._submitted:
+            request.cancelled.set()
         self._requests.put(None)
         self._thread.join(wait)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            requests = self._requests.get()
-            if requests is not None:
+            requests = self._requests.get() or []
+            with suppress(queue.Empty):
+                while True:
+                    requests = requests + (self._requests.get_nowait() or [])
+            if requests and not self._stop.is_set():
                 self._work(requests)
 
     def _work(self, requests: list[LoadRequest]) -> None:

@@ -21,6 +21,7 @@ OFFSET_TABLE, STATUS_TABLE, REQUEST_TABLE = (
     "etl_extract_status",
     "etl_resync_request",
 )
+NOTICE_TABLES = frozenset({OFFSET_TABLE, STATUS_TABLE, REQUEST_TABLE})
 MAIN_STREAM = "main"
 
 _MISSING = (1049, 1146)

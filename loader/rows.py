@@ -51,6 +51,7 @@ class TablePlan:
     """Indexes of the key columns in key order; () where the table has none."""
     readers: tuple[wire.Reader, ...]
     skips: tuple[wire.Skip, ...]
+    """One for each column of the row image: the server may hide columns behind the last."""
 
     @property
     def table(self) -> str:
@@ -73,7 +74,7 @@ def plan_for(table_map: TableMap) -> TablePlan:
         schema.primary_key,
         tuple(
             wire.reader(column, code, metadata)
-            for column, (code, metadata) in zip(schema.columns, codes, strict=True)
+            for column, (code, metadata) in zip(schema.columns, codes, strict=False)
         ),
         tuple(wire.skipper(code, metadata) for code, metadata in codes),
     )
@@ -120,7 +121,7 @@ class PythonDecoder:
         if event[4] >= 30:
             at += int.from_bytes(event[at : at + 2], "little")
         width, at = read_lenenc(event, at)
-        if width != len(plan.readers):
+        if width != len(plan.skips):
             raise malformed(plan.table)
         size = (width + 7) // 8
         for _ in range(2 if operation == UPDATE else 1):
@@ -142,7 +143,8 @@ class _Images:
         self.data = data
         self.at = at
         self.plan = plan
-        self._bitmap = (len(plan.readers) + 7) // 8
+        self._bitmap = (len(plan.skips) + 7) // 8
+        self._hidden = range(len(plan.readers), len(plan.skips))
         self._wanted = frozenset(plan.key) if plan.key else frozenset(range(len(plan.readers)))
 
     def more(self) -> bool:
@@ -163,6 +165,9 @@ class _Images:
                 continue
             value, at = read(data, at, faults)
             fields.append(NULL if value is None else value)
+        for index in self._hidden:
+            if not nulls >> index & 1:
+                at = self._behind(index, at)
         self.at = at
         row = b"\t".join(fields)
         return self._key(fields, row), row, faults
@@ -177,18 +182,23 @@ class _Images:
         fields: list[bytes] = [NULL] * len(plan.readers)
         nulls = self._nulls()
         data, at = self.data, self.at
-        for index, (fixed, prefix) in enumerate(plan.skips):
+        for index in range(len(plan.skips)):
             if nulls >> index & 1:
                 continue
             if index in self._wanted:
                 value, at = plan.readers[index](data, at, faults)
                 fields[index] = NULL if value is None else value
-            elif fixed:
-                at += fixed
             else:
-                at += prefix + int.from_bytes(data[at : at + prefix], "little")
+                at = self._behind(index, at)
         self.at = at
         return self._key(fields, b""), faults
+
+    def _behind(self, index: int, at: int) -> int:
+        """The offset behind a column's value at `at`, which is not read."""
+        fixed, prefix = self.plan.skips[index]
+        if fixed:
+            return at + fixed
+        return at + prefix + int.from_bytes(self.data[at : at + prefix], "little")
 
     def _nulls(self) -> int:
         end = self.at + self._bitmap

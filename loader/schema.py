@@ -80,8 +80,9 @@ def _widens(old: str, new: str) -> bool:
     for ladder in (_INTEGERS, _FLOATS):
         if old in ladder and new in ladder:
             return ladder.index(new) >= ladder.index(old)
-    return old.split("(")[0] == new.split("(")[0] in ("numeric", "timestamp") and (
-        _numbers(old) <= _numbers(new) and old.split(")")[-1] == new.split(")")[-1]
+    return old.split("(", maxsplit=1)[0] == new.split("(", maxsplit=1)[0] in ("numeric", "timestamp") and (
+        _numbers(old) <= _numbers(new)
+        and old.rsplit(")", maxsplit=1)[-1] == new.rsplit(")", maxsplit=1)[-1]
         and _whole_digits(old) <= _whole_digits(new)
         and _numbers(old)[-1] <= _numbers(new)[-1]
     )
@@ -159,7 +160,7 @@ def _column(column: RawColumn) -> sql.Composed:
 
 
 def _type(kind: str) -> sql.SQL:
-    return sql.SQL(kind)  # type: ignore[arg-type]
+    return sql.SQL(kind)
 
 
 def key_name(table: str) -> str:
@@ -167,7 +168,9 @@ def key_name(table: str) -> str:
     return shortened(f"{table}_pkey", MAX_NAME_BYTES)
 
 
-def add_key(connection: PostgresConnection, name: str, constraint: str, key: tuple[str, ...]) -> None:
+def add_key(
+    connection: PostgresConnection, name: str, constraint: str, key: tuple[str, ...]
+) -> None:
     """Give a table its primary key."""
     connection.execute(
         sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})").format(
@@ -239,9 +242,7 @@ def _retype(column: RawColumn, *, keep: bool) -> sql.Composed:
 def _alter(connection: PostgresConnection, table: str, actions: list[sql.Composed]) -> None:
     if actions:
         connection.execute(
-            sql.SQL("ALTER TABLE {} {}").format(
-                sql.Identifier(table), sql.SQL(", ").join(actions)
-            )
+            sql.SQL("ALTER TABLE {} {}").format(sql.Identifier(table), sql.SQL(", ").join(actions))
         )
 
 
@@ -276,6 +277,11 @@ WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = (
 def dependants(connection: PostgresConnection, table: str) -> list[str]:
     """Views that read a raw table directly."""
     return sorted(name for (name,) in connection.execute(_DEPENDANTS, [table]))
+
+
+def empty_table(connection: PostgresConnection, table: str) -> None:
+    """Delete every row, as TRUNCATE did on the source, but without locking readers out."""
+    connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
 
 
 def drop_table(connection: PostgresConnection, table: str) -> bool:

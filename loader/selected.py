@@ -1,10 +1,10 @@
 """Read one column's value from a SELECT on the replica: raw bytes in, COPY text out. Pure.
 
 `expression` says how a column must be selected to come exactly: FLOAT widened to
-DOUBLE, since its own text has six digits; times in UTC (the session's time zone);
-everything else as the server sends it, strings in their stored bytes (the session's
-character_set_results is NULL). `converter` turns what comes into the same COPY text
-that `wire` makes of the same value in the binlog.
+DOUBLE, since its own text has six digits, and both freed of DOUBLE(m,d)'s rounding;
+times in UTC (the session's time zone); everything else as the server sends it,
+strings in their stored bytes (the session's character_set_results is NULL). `converter` turns what
+comes into the same COPY text that `wire` makes of the same value in the binlog.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def expression(column: Column) -> str:
     """What to select for a column."""
     name = quote_mysql_identifier(column.name)
     base = column.type.base
-    if base == "float":
-        return f"CAST({name} AS DOUBLE)"
-    if base == "double" and column.type.scale is not None:
-        return f"{name} + 0e0"
+    if base in ("float", "double"):
+        return f"{name} * 1e0"  # unlike + 0e0 this keeps the sign of -0.0
+    if base == "binary":
+        return f"CAST({name} AS BINARY({column.type.length}))"  # INET6 in its bytes too
     if base == "json":
         return f"CAST({name} AS CHAR CHARACTER SET utf8mb4)"
     return name
@@ -103,7 +103,6 @@ def _moment(suffix: bytes, name: str, data: bytes, faults: Faults) -> bytes | No
         faults.append(ValueFault(name, data, IMPOSSIBLE_DATE))
         return None
     return data + suffix
-
 
 
 _SPECIAL: dict[str, Callable[[str], TextOf]] = {

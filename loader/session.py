@@ -9,8 +9,10 @@ time it stands for; then they are decoded and folded. Right: batches for the
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import Self
 
@@ -18,7 +20,7 @@ import psycopg
 import pymysql
 import structlog
 
-from config.connections import MySQLConnection, PostgresConnection, connect_mysql, connect_postgres
+from config.connections import PostgresConnection, connect_mysql, connect_postgres
 from config.errors import translated
 from config.metrics import BATCH_ROWS, BATCH_SECONDS, EVENTS, PIPELINE_LAG
 from config.settings import Settings
@@ -30,13 +32,11 @@ from loader.keyless import load_keyless
 from loader.lifecycle import Table, Tables
 from loader.merge import helpers_of
 from loader.notices import NoticeReader, Notices
-from loader.reload import Connections, LoadedTable, LoadWorker, raw_bytes_options
-from loader.replica import SourceMark
+from loader.reload import Connections, Copier, LoadWorker, raw_bytes_options
 from loader.rows import PythonDecoder, RowDecoder, TablePlan, plan_for
 from loader.statements import Replica, TableChanges, changes_of, version_number
 from loader.tracking import DROPPED, LOADING, RELOADING, STREAMING, WAITING, Offset
 from loader.types import raw_name
-from loader.upsert import ensure_shape as _ensure_shape  # noqa: F401
 from loader.values import NULL
 from loader.writer import Action, Writer
 from replicator.binlog.events import HEADER_LENGTH, TableMap
@@ -72,9 +72,7 @@ class OpenTransaction:
 class Session:
     """See the module; made by `start`."""
 
-    def __init__(
-        self, settings: Settings, rules: TableRules, postgres: PostgresConnection
-    ) -> None:
+    def __init__(self, settings: Settings, rules: TableRules, postgres: PostgresConnection) -> None:
         self._settings = settings
         self._rules = rules
         self._postgres = postgres
@@ -86,6 +84,7 @@ class Session:
         self._batch = Batch()
         self._open = OpenTransaction()
         self._stored_at = time.monotonic()
+        self._moved = False
         tuning = settings.loader
         self._limits = Limits(tuning.batch_rows, tuning.batch_bytes, tuning.batch_seconds)
         self._worker: LoadWorker | None = None
@@ -126,8 +125,12 @@ class Session:
             self._connect_worker, self._database, self._settings.replication.label
         )
         self._open_stream()
-        log.info("loader_started", position=str(self._offset.replica), resumed=stored is not None,
-                 tables=len(self._tables.by_name))
+        log.info(
+            "loader_started",
+            position=str(self._offset.replica),
+            resumed=stored is not None,
+            tables=len(self._tables.by_name),
+        )
 
     def _prepare_replica(self) -> None:
         self._server_id = rep.check_settings(self._query)
@@ -140,8 +143,12 @@ class Session:
     def _stored_offset(self) -> Offset | None:
         stored = tracking.read_offset(self._postgres)
         if stored is not None and stored.replica_server_id != self._server_id:
-            log.warning("replica_changed", was=stored.replica_server_id, now=self._server_id,
-                        remedy="reloading every table")
+            log.warning(
+                "replica_changed",
+                was=stored.replica_server_id,
+                now=self._server_id,
+                remedy="reloading every table",
+            )
             return None
         return stored
 
@@ -175,8 +182,12 @@ class Session:
             for name, status in statuses.items()
             if status.state in (LOADING, RELOADING) or (everything and status.state == STREAMING)
         }
-        fresh = {name for name in wanted if self._rules.carries(name) and (
-            name not in statuses or statuses[name].state in (WAITING, DROPPED))}
+        fresh = {
+            name
+            for name in wanted
+            if self._rules.carries(name)
+            and (name not in statuses or statuses[name].state in (WAITING, DROPPED))
+        }
         carried = {n: t for n, t in requests.items() if self._rules.carries(t)}
         self._load_all(again | fresh | set(carried.values()))
         for number, name in carried.items():
@@ -191,12 +202,13 @@ class Session:
             self._tables.load(name, exists=raw_name(name) in there, at=self._offset.replica)
 
     def _connect_worker(self) -> Connections:
+        server = self._settings.analytics
+        return self._connect_copy(connect_postgres(server, application_name="loader reload"))
+
+    def _connect_copy(self, postgres: PostgresConnection) -> Connections:
         server = self._settings.replication
         rows = connect_mysql(server, **raw_bytes_options())
-        catalog = connect_mysql(server)
-        return Connections(
-            rows, catalog, connect_postgres(self._settings.analytics, application_name="loader reload")
-        )
+        return Connections(rows, connect_mysql(server), postgres)
 
     def _open_stream(self) -> None:
         tuning = self._settings.loader
@@ -241,15 +253,11 @@ class Session:
         return min(self._settings.loader.poll_seconds, 0.02 if loading else 1.0)
 
     def _due(self, *, idle: bool) -> bool:
-        if self._reader.in_transaction and not self._batch:
-            return False
         if self._batch and (idle or self._batch.full(self._limits, time.monotonic())):
             return True
         if any(True for _ in self._tables.mergeable(self._offset.replica)):
             return True
         return self._moved and time.monotonic() - self._stored_at > IDLE_OFFSET_SECONDS
-
-    _moved = False
 
     def _take(self, change: Change) -> None:
         match change:
@@ -275,7 +283,7 @@ class Session:
     def _take_rows(self, table_map: TableMap, event: bytes) -> None:
         if table_map.database != self._database:
             return
-        if table_map.table in rep.OWN_TABLES:
+        if table_map.table in rep.NOTICE_TABLES:
             self._notices.read(self._plan(table_map), event, self._open.notices)
         elif self._rules.carries(table_map.table):
             table = self._tables.by_name.get(table_map.table)
@@ -297,9 +305,7 @@ class Session:
         now = time.monotonic()
         mark = transaction.notices.mark
         if mark is not None:
-            self._offset = replace(
-                self._offset, source=mark.position, source_ts=mark.source_ts
-            )
+            self._offset = replace(self._offset, source=mark.position, source_ts=mark.source_ts)
         for plan, event in transaction.rows:
             self._fold(plan, event, now)
         self._advance(commit.position)
@@ -329,26 +335,22 @@ class Session:
 
     def _heed(self, notices: Notices) -> None:
         """Act on what leg 1 says about its tables, at this point of the stream."""
-        names = {name for name in notices.streaming if self._should_load(name)}
-        names |= {name for name in notices.requests.values() if self._rules.carries(name)}
+        named = notices.streaming | set(notices.requests.values())
+        names = {name for name in named if self._rules.carries(name)}
         if names:
             self._write()
             self._load(names)
         for number, name in notices.requests.items():
             self._tables.get(name).requests.append(number)
 
-    def _should_load(self, name: str) -> bool:
-        return self._rules.carries(name)
-
-    def _load(self, names: set[str], actions: list[Action] | None = None) -> None:
+    def _load(self, names: set[str]) -> None:
         """See that each table's copy is later than the present position."""
-        actions = actions or []
         there = self._writer.raw_tables([raw_name(name) for name in names])
         touched = [schema.helper_name(schema.TOUCHED, name) for name in names]
         for name in sorted(names):
             exists = raw_name(name) in there
             self._tables.load(name, exists=exists, at=self._offset.replica)
-        self._write([*actions, lambda connection: schema.drop_helpers(connection, touched)])
+        self._write([partial(schema.drop_helpers, helpers=touched)])
 
     def _statement(self, statement: Statement) -> None:
         changes = TableChanges()
@@ -363,8 +365,13 @@ class Session:
 
     def _follow(self, changes: TableChanges) -> None:
         """Act on a schema change, the batch before it being written."""
-        log.info("schema_change", created=changes.created, dropped=changes.dropped,
-                 truncated=changes.truncated, altered=changes.altered)
+        log.info(
+            "schema_change",
+            created=changes.created,
+            dropped=changes.dropped,
+            truncated=changes.truncated,
+            altered=changes.altered,
+        )
         self._drop([n for n in changes.dropped if n in self._tables.by_name])
         self._truncate(changes.truncated)
         self._create(changes.created)
@@ -418,7 +425,7 @@ class Session:
             if loaded.schema is None:
                 self._vanished(table)
             elif not loaded.schema.primary_key:
-                self._load_keyless(table, loaded)
+                self._load_keyless(table)
 
     def _vanished(self, table: Table) -> None:
         """The replica has no such table (any more): the stream will say so, if it has not."""
@@ -426,16 +433,61 @@ class Session:
         self._write()
         self._drop([table.name])
 
-    def _load_keyless(self, table: Table, loaded: LoadedTable) -> None:
+    def _load_keyless(self, table: Table) -> None:
         """A table without a key is copied here, while the stream waits."""
         self._write()
-        with self._connect_rows() as connections:
-            mark = load_keyless(connections, self._database, table.name)
+        connections = self._connect_copy(self._postgres)
+        try:
+            mark = load_keyless(Copier(connections, self._database), self._postgres, table.name)
+        finally:
+            connections.close_replica()
         table.watermark = mark.position if mark else None
         finished = table.requests
         self._tables.merged([table])
         self._write()
         self._finish(finished)
 
-    def _write(self, actions: list[Action] | None = None) -> None:
-        raise NotImplementedError
+    def _write(self, actions: Sequence[Action] = ()) -> None:
+        """Commit everything taken in so far, with its position."""
+        batch, self._batch = self._batch, Batch()
+        began = time.monotonic()
+        with translated(self._settings.analytics.label):
+            written = self._writer.write(batch, self._offset, actions)
+        self._stored_at, self._moved = time.monotonic(), False
+        finished = [number for table in written.merged for number in table.requests]
+        self._tables.merged(written.merged)
+        if batch:
+            self._measure(batch, self._stored_at - began)
+        self._finish(finished)
+
+    def _measure(self, batch: Batch, seconds: float) -> None:
+        BATCH_ROWS.labels("loader").observe(batch.rows)
+        BATCH_SECONDS.labels("loader").observe(seconds)
+        if self._offset.source_ts:
+            moment = datetime.fromisoformat(self._offset.source_ts + ":00")
+            PIPELINE_LAG.set(max(0.0, time.time() - moment.timestamp()))
+        log.debug(
+            "batch_committed",
+            rows=batch.rows,
+            transactions=batch.transactions,
+            position=str(self._offset.replica),
+            seconds=round(seconds, 4),
+        )
+
+    def _finish(self, requests: list[int]) -> None:
+        """Tell leg 1's operators that their resync is through."""
+        if requests:
+            with translated(self._settings.replication.label):
+                rep.finish_requests(self._query, self._database, requests)
+
+
+def _drop_action(connection: PostgresConnection, table: str) -> None:
+    schema.drop_helpers(connection, helpers_of(table))
+    schema.drop_table(connection, raw_name(table))
+    tracking.set_watermark(connection, table, None)
+    tracking.clear_all_exceptions(connection, table)
+
+
+def _empty_action(connection: PostgresConnection, table: str) -> None:
+    schema.empty_table(connection, raw_name(table))
+    tracking.clear_all_exceptions(connection, table)

@@ -31,7 +31,7 @@ class Replica:
 
     @property
     def flavour(self) -> str:
-        """"mariadb" or "mysql"."""
+        """ "mariadb" or "mysql"."""
         return "mariadb" if self.version >= _FIRST_MARIADB_10 else "mysql"
 
 
@@ -57,9 +57,7 @@ class TableChanges:
         return bool(self.created or self.dropped or self.truncated or self.altered)
 
 
-def changes_of(
-    query: QueryEvent, replica: Replica, carries: Callable[[str], bool]
-) -> TableChanges:
+def changes_of(query: QueryEvent, replica: Replica, carries: Callable[[str], bool]) -> TableChanges:
     """What a statement did to the tables that we carry.
 
     Raises StatementFormat for row changes logged as text, UnsupportedStatement for

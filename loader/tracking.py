@@ -193,9 +193,7 @@ def note_loaded(connection: PostgresConnection, table: str, rows: int, schema_ha
     )
 
 
-def note_written(
-    connection: PostgresConnection, written: Mapping[str, tuple[int, str]]
-) -> None:
+def note_written(connection: PostgresConnection, written: Mapping[str, tuple[int, str]]) -> None:
     """Rows were written by the stream: table to (rows, schema hash)."""
     connection.execute(
         "UPDATE etl_transform_status AS s SET last_transformed = statement_timestamp(),"
@@ -250,6 +248,14 @@ def clear_all_exceptions(connection: PostgresConnection, table: str) -> None:
     connection.execute("DELETE FROM etl_value_exceptions WHERE table_name = %s", [table])
 
 
+def rename_exceptions(connection: PostgresConnection, old: str, new: str) -> None:
+    """Exceptions noted under a raw or helper table's name belong to the table `new`."""
+    if old != new:
+        connection.execute(
+            "UPDATE etl_value_exceptions SET table_name = %s WHERE table_name = %s", [new, old]
+        )
+
+
 def add_exceptions(
     connection: PostgresConnection,
     table: str,
@@ -264,6 +270,4 @@ def add_exceptions(
     )
     with connection.cursor() as cursor, cursor.copy(copy) as sink:
         for key, fault in faults:
-            sink.write_row(
-                (table, key, fault.column, fault.original, fault.reason, file, offset)
-            )
+            sink.write_row((table, key, fault.column, fault.original, fault.reason, file, offset))

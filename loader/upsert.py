@@ -13,7 +13,7 @@ copy are out of date.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -59,6 +59,9 @@ class Statements:
         self._render = connection
         self._table = sql.Identifier(target.raw)
         self._touched = sql.Identifier(target.touched)
+        # In statements with parameters psycopg reads every per cent sign as a placeholder's.
+        self._safe_table = _safe(target.raw)
+        self._safe_touched = _safe(target.touched)
         self.stage = helper_name(STAGE, target.table)
         self.upsert = self._text(self._upsert())
         self.delete = self._text(self._delete())
@@ -70,7 +73,7 @@ class Statements:
     def _upsert(self) -> sql.Composed:
         values = sql.SQL(", ").join([sql.Placeholder()] * (len(self.shape.columns) + 1))
         head = sql.SQL("INSERT INTO {} ({}, {}, {}) VALUES ({}, statement_timestamp())").format(
-            self._table,
+            self._safe_table,
             _percent_safe(self.shape.names),
             sql.Identifier(SOURCE_TS),
             sql.Identifier(LOADED_AT),
@@ -91,27 +94,27 @@ class Statements:
     def _delete(self) -> sql.Composed:
         if self.shape.key:
             return sql.SQL("DELETE FROM {} WHERE {}").format(
-                self._table, _equal_to_parameters(self.shape.key, "=")
+                self._safe_table, _equal_to_parameters(self.shape.key, "=")
             )
         return sql.SQL(
             "DELETE FROM {} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {} WHERE {} LIMIT %s))"
         ).format(
-            self._table,
-            self._table,
+            self._safe_table,
+            self._safe_table,
             _equal_to_parameters(self.shape.names, "IS NOT DISTINCT FROM"),
         )
 
     def _touch(self) -> sql.Composed:
         """Record a key's last state: key text, deleted or not, all columns, source time."""
         names = ("_key", "_deleted", *self.shape.names, SOURCE_TS)
-        spelled = [sql.Identifier(n.replace("%", "%%")) for n in names]
+        spelled = [_safe(n) for n in names]
         sets = sql.SQL(", ").join(
             sql.SQL("{} = EXCLUDED.{}").format(name, name) for name in spelled[1:]
         )
         return sql.SQL(
             "INSERT INTO {} ({}) VALUES ({}) ON CONFLICT (_key) DO UPDATE SET {}"
         ).format(
-            self._touched,
+            self._safe_touched,
             sql.SQL(", ").join(spelled),
             sql.SQL(", ").join([sql.Placeholder()] * len(names)),
             sets,
@@ -147,14 +150,19 @@ class Statements:
         ).format(self._touched, quoted(names), quoted(names), sql.Identifier(self.stage), sets)
 
 
+def _safe(name: str) -> sql.Identifier:
+    """An identifier for a statement with parameters."""
+    return sql.Identifier(name.replace("%", "%%"))
+
+
 def _percent_safe(names: Iterable[str]) -> sql.Composed:
-    return quoted(name.replace("%", "%%") for name in names)
+    return sql.SQL(", ").join(map(_safe, names))
 
 
 def _equal_to_parameters(names: Iterable[str], operator: str) -> sql.Composed:
-    word = sql.SQL(operator)  # type: ignore[arg-type]
+    word = sql.SQL(operator)
     return sql.SQL(" AND ").join(
-        sql.SQL("{} {} {}").format(sql.Identifier(n.replace("%", "%%")), word, sql.Placeholder())
+        sql.SQL("{} {} {}").format(_safe(n), word, sql.Placeholder())
         for n in names
     )
 
@@ -169,8 +177,7 @@ def same_key(key: Iterable[str], left: str, right: str) -> sql.Composed:
 def create_touched(connection: PostgresConnection, target: Target, shape: RawTable) -> None:
     """Create the table of touched keys where it is missing."""
     columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.type))  # type: ignore[arg-type]
-        for c in shape.columns
+        sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.type)) for c in shape.columns
     )
     connection.execute("SET LOCAL client_min_messages = warning")
     connection.execute(
@@ -196,8 +203,6 @@ class FoldWriter:
 
     def write_small(self, fold: TableFold) -> None:
         """Send everything as prepared statements; errors surface when the pipeline ends."""
-        if fold.truncated:
-            self._empty()
         if not self._shape.key:
             self._write_copies(fold)
             return
@@ -212,7 +217,7 @@ class FoldWriter:
             for key, image in fold.images.items():
                 self._send(self._sql.touch, self._touch_parameters(key, image))
 
-    def _touch_parameters(self, key: bytes, image: Image) -> list[str | bool | None]:
+    def _touch_parameters(self, key: bytes, image: Image) -> list[str | int | None]:
         return [key.decode(), image.row is None, *self._row_or_key(key, image), _ts(image)]
 
     def _row_or_key(self, key: bytes, image: Image) -> list[str | None]:
@@ -230,19 +235,11 @@ class FoldWriter:
                 stamp = _ts(fold.copied_at[row])
                 self._send(self._sql.upsert, [*_parameters(row), stamp])
 
-    def _send(self, statement: bytes, parameters: list[str | None] | list[str | bool | None] | list[str | int | None]) -> None:
+    def _send(self, statement: bytes, parameters: Sequence[str | int | None]) -> None:
         self._connection.execute(statement, parameters, prepare=True)
-
-    def _empty(self) -> None:
-        # DELETE rather than TRUNCATE: readers neither wait nor lose their snapshot.
-        self._connection.execute(
-            sql.SQL("DELETE FROM {}").format(sql.Identifier(self.target.raw))
-        )
 
     def write_large(self, fold: TableFold) -> None:
         """Write through a staging table."""
-        if fold.truncated:
-            self._empty()
         deleted = [(k, i) for k, i in fold.images.items() if i.row is None]
         kept = [(k, i) for k, i in fold.images.items() if i.row is not None]
         if self.target.into_raw and deleted:
@@ -275,8 +272,9 @@ class FoldWriter:
     def _stage(self, names: Iterable[str], rows: Iterable[bytes], like: str | None = None) -> None:
         stage, columns = sql.Identifier(self._sql.stage), quoted(list(names))
         self._connection.execute(
-            sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA")
-            .format(stage, columns, sql.Identifier(like or self.target.raw))
+            sql.SQL(
+                "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA"
+            ).format(stage, columns, sql.Identifier(like or self.target.raw))
         )
         copy = sql.SQL("COPY pg_temp.{} ({}) FROM STDIN").format(stage, columns)
         with self._connection.cursor() as cursor, cursor.copy(copy) as sink:
@@ -340,9 +338,7 @@ def write_exceptions(
     """Bring etl_value_exceptions in line with a fold; `known` names the tables that have any."""
     table = fold.plan.table
     if table in known:
-        if fold.truncated:
-            tracking.clear_all_exceptions(connection, table)
-        elif fold.plan.key:
+        if fold.plan.key:
             keys = [exception_key(key, has_key=True) for key in fold.images]
             tracking.clear_exceptions(connection, table, keys)
     faults = faults_of(fold)

@@ -138,9 +138,7 @@ def _padded_binary(length: int, data: bytes, _faults: Faults) -> bytes:
     return bytea(data.ljust(length, b"\0"))
 
 
-def _integer(
-    width: int, signed: bool, data: bytes, at: int, _faults: Faults
-) -> tuple[bytes, int]:
+def _integer(width: int, signed: bool, data: bytes, at: int, _faults: Faults) -> tuple[bytes, int]:
     end = at + width
     return b"%d" % int.from_bytes(data[at:end], "little", signed=signed), end
 
@@ -240,7 +238,9 @@ def _time2(_name: str, fsp: int, data: bytes, at: int, _faults: Faults) -> tuple
     end = at + 3 + width
     packed = int.from_bytes(data[at:end], "big") - (0x800000 << 8 * width)
     whole, fraction = divmod(abs(packed), 1 << 8 * width)
-    clock = clock_text(whole >> 12 & 0x3FF, whole >> 6 & 63, whole & 63, _micros(fraction, fsp), fsp)
+    clock = clock_text(
+        whole >> 12 & 0x3FF, whole >> 6 & 63, whole & 63, _micros(fraction, fsp), fsp
+    )
     return (f"-{clock}" if packed < 0 else clock).encode(), end
 
 
@@ -252,12 +252,7 @@ _DIGIT_BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
 
 def _decimal_width(precision: int, scale: int) -> int:
     whole = precision - scale
-    return (
-        whole // 9 * 4
-        + _DIGIT_BYTES[whole % 9]
-        + scale // 9 * 4
-        + _DIGIT_BYTES[scale % 9]
-    )
+    return whole // 9 * 4 + _DIGIT_BYTES[whole % 9] + scale // 9 * 4 + _DIGIT_BYTES[scale % 9]
 
 
 def _decimal(precision: int, scale: int) -> Reader:

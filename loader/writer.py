@@ -86,8 +86,12 @@ class Writer:
         if count:
             VALUE_EXCEPTIONS.labels("stream").inc(count)
         if fold.unwritable:
-            log.warning("row_not_written", table=fold.plan.table, values=len(fold.unwritable),
-                        reason="its key cannot be held by PostgreSQL")
+            log.warning(
+                "row_not_written",
+                table=fold.plan.table,
+                values=len(fold.unwritable),
+                reason="its key cannot be held by PostgreSQL",
+            )
 
     def _prepared(self, table: Table, fold: TableFold) -> FoldWriter | None:
         """The writer for a table's present plan and target, its tables brought into shape."""
@@ -122,8 +126,13 @@ class Writer:
             self._connection, loaded, loaded.schema, hidden=table.hidden, touched=table.touched
         )
         self._with_exceptions.add(table.name)
-        log.info("table_loaded", table=table.name, rows=loaded.rows, written=rows,
-                 source_position=str(loaded.mark.position) if loaded.mark else None)
+        log.info(
+            "table_loaded",
+            table=table.name,
+            rows=loaded.rows,
+            written=rows,
+            source_position=str(loaded.mark.position) if loaded.mark else None,
+        )
         return rows
 
     def _write_states(self) -> dict[str, str]:
@@ -154,7 +163,9 @@ class Writer:
                     ROWS.labels("loader", operation).inc(count)
         for table in written.merged:
             self._states[table.name] = tracking.STREAMING
-            RELOADS.labels("loader", "reload" if table.state == tracking.RELOADING else "load").inc()
+            RELOADS.labels(
+                "loader", "reload" if table.state == tracking.RELOADING else "load"
+            ).inc()
         if merged_rows:
             COPIED_ROWS.labels("loader").inc(merged_rows)
 

@@ -22,7 +22,8 @@ from config.tables import TableRules
 from replicator import replica as rep
 from replicator import source as src
 from replicator import tracking
-from replicator.binlog.events import EventType
+from replicator.batch import binlog_statement
+from replicator.binlog.events import EventType, format_description_without_checksums
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
 from replicator.binlog.stream import BinlogStream
@@ -35,7 +36,7 @@ from replicator.routes import Routes, Window
 from replicator.schema_changes import SchemaChanges
 from replicator.snapshot import TableChanged, TableCopier
 from replicator.statements import read_statements
-from replicator.tracking import MAIN, Offset, RequestState, TableState, execute
+from replicator.tracking import MAIN, Offset, RequestState, TableState, execute, execute_bytes
 
 log = structlog.get_logger(__name__)
 
@@ -118,9 +119,11 @@ class Replicator:
             self._replica_identity = src.identify(self._replica)
             self._require_same_family()
             offset = tracking.read_offset(self._replica, MAIN)
-        if offset is None:
+            over = offset is not None and tracking.everything_requested(self._replica)
+        if offset is None or over:
             offset = self._first_start()
         self._require_same_source(offset)
+        self._format_description = self._read_format_description(offset.position)
         self._wire(offset)
         self._opened = True
 
@@ -175,6 +178,26 @@ class Replicator:
             begin_first_copy(self._replica, offset, tables)
         return offset
 
+    def _binlog(self, server_id: int) -> BinlogStream:
+        settings = self._settings
+        return BinlogStream(
+            lambda: connect_mysql(settings.source),
+            server_id=server_id,
+            heartbeat_seconds=settings.replicator.heartbeat_seconds,
+            name=settings.source.label,
+        )
+
+    def _read_format_description(self, position: SourcePosition) -> bytes:
+        """How the source's events are laid out; asking for it proves the grant to read them."""
+        stream = self._binlog(self._settings.replicator.server_id)
+        try:
+            stream.open(position)
+            while not stream.format_description:
+                stream.read(self._settings.replicator.poll_seconds)
+        finally:
+            stream.close()
+        return stream.format_description
+
     def _history(self) -> src.PositionHistory:
         return src.PositionHistory(
             self._catalog, self._identity, self._settings.replicator.copy_gap_seconds
@@ -215,14 +238,14 @@ class Replicator:
             self._changes.recover(offset)
             self._recover_swap(offset)
             copying = self._set_routes()
-        if copying:
-            self._copy = FirstCopy(
-                self._copier(self._catalog, self._hidden, self._reconciler),
-                self._replica,
-                self._catalog,
-                settings.source.db,
-                copying,
-            )
+            if copying:
+                self._copy = FirstCopy(
+                    self._copier(self._catalog, self._hidden, self._reconciler),
+                    self._replica,
+                    self._catalog,
+                    settings.source.db,
+                    copying,
+                )
 
     def _set_routes(self) -> list[str]:
         """Routes as the stored states have them; the tables whose first copy is unfinished."""
@@ -240,6 +263,8 @@ class Replicator:
 
     def _copier(self, catalog: Any, replica: Any, reconciler: Reconciler) -> TableCopier:
         tuning = self._settings.replicator
+        description = format_description_without_checksums(self._format_description)
+        execute_bytes(replica, binlog_statement(description))
         return TableCopier(
             catalog,
             self._kept(self._raw_source()),
@@ -296,14 +321,7 @@ class Replicator:
 
     def _open_stream(self) -> None:
         settings = self._settings
-        self._stream = self._kept(
-            BinlogStream(
-                lambda: connect_mysql(settings.source),
-                server_id=settings.replicator.server_id,
-                heartbeat_seconds=settings.replicator.heartbeat_seconds,
-                name=settings.source.label,
-            )
-        )
+        self._stream = self._kept(self._binlog(settings.replicator.server_id))
         self._reader = TransactionReader(self._replicator.position)
         self._stream.open(self._replicator.position)
         self._streaming = True
@@ -356,6 +374,7 @@ class Replicator:
                     self._replica, table, TableState.STREAMING, schema_hash=hashes[table].hash
                 )
                 tracking.forget_progress(self._replica, table)
+                tracking.answer_restarted(self._replica, table)
             execute(self._replica, "COMMIT")
             for table in passed:
                 self._routes.stream(table)
@@ -408,14 +427,7 @@ class Replicator:
         catalog = kept(connect_source(settings))
         admin = kept(rep.connect_hidden(settings.replication))
         reconciler = Reconciler(replica, admin, settings.replication.db)
-        stream = kept(
-            BinlogStream(
-                lambda: connect_mysql(settings.source),
-                server_id=settings.replicator.server_id + 1,
-                heartbeat_seconds=settings.replicator.heartbeat_seconds,
-                name=settings.source.label,
-            )
-        )
+        stream = kept(self._binlog(settings.replicator.server_id + 1))
         return ResyncRoom(
             self._copier(catalog, replica, reconciler),
             reconciler,

@@ -13,19 +13,27 @@ tables that name no engine get the replica's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from config.errors import UnsupportedStatement
 from replicator.binlog import statusvars
 from replicator.binlog.charsets import charset_of, decode_text, encode_text
+from replicator.binlog.ddl import Execute, Skip, Verdict, decide
 from replicator.binlog.ddl_lexer import FIRST_MARIADB_10, Dialect, dialect_of
 from replicator.binlog.events import QueryEvent
-from replicator.binlog.statusvars import Flavour, StatusVariables, parse_status_variables
+from replicator.binlog.statusvars import (
+    ALTER_ROLLBACK,
+    ALTER_START,
+    Flavour,
+    StatusVariables,
+    parse_status_variables,
+)
 
 __all__ = [
     "SessionContext",
+    "decide_query",
     "dialect",
     "reset_statements",
     "session_statements",
@@ -65,6 +73,54 @@ class SessionContext:
     @property
     def flavour(self) -> Flavour:
         return "mariadb" if self.source_version >= FIRST_MARIADB_10 else "mysql"
+
+
+def decide_query(
+    query: QueryEvent,
+    context: SessionContext,
+    *,
+    source_db: str,
+    replica_db: str,
+    carries: Callable[[str], bool],
+    lower_case_table_names: int = 0,
+    source_engine: str = "InnoDB",
+    present: Callable[[str], bool] = lambda _: True,
+) -> Verdict:
+    """`ddl.decide` on an event, with what the event itself says about its statement.
+
+    A two-phase ALTER of MariaDB is in the binlog twice, and only its COMMIT
+    counts. A statement that failed on the source is there when it left traces.
+    """
+    if status_of(query, context).alter_flags in (ALTER_START, ALTER_ROLLBACK):
+        return Skip("unfinished alter")
+    verdict = decide(
+        statement_text(query, context),
+        default_database=query.database,
+        source_db=source_db,
+        replica_db=replica_db,
+        engine=context.engine,
+        carries=carries,
+        dialect=dialect(query, context),
+        lower_case_table_names=lower_case_table_names,
+        source_engine=source_engine,
+        present=present,
+    )
+    if query.error_code and isinstance(verdict, Execute):
+        return _half_done(verdict, query.error_code)
+    return verdict
+
+
+_UNKNOWN_TABLE: Final = 1051
+
+
+def _half_done(verdict: Execute, error_code: int) -> Execute:
+    """What a change that failed on the source did there: only the source can tell.
+
+    But for DROP: it fails with 1051 after it has dropped all tables that there were.
+    """
+    if verdict.kind in ("drop table", "drop sequence") and error_code == _UNKNOWN_TABLE:
+        return verdict
+    return Execute(sql="", kind=verdict.kind, tables=verdict.tables, needs_copy=verdict.tables)
 
 
 def status_of(query: QueryEvent, context: SessionContext) -> StatusVariables:

@@ -18,7 +18,6 @@ from typing import Any
 import pymysql
 
 from config.errors import ApplyConflict, Halt, classify
-from replicator import tracking
 from replicator.batch import Segment, binlog_statement
 from replicator.binlog.events import TableMap, format_description_without_checksums
 from replicator.binlog.position import SourcePosition
@@ -27,7 +26,7 @@ from replicator.offset_row import table_map as offset_map
 from replicator.offset_row import update_rows as offset_rows
 from replicator.reconcile import Reconciler
 from replicator.routes import Route, Routes, Via
-from replicator.tracking import Offset, utc_now
+from replicator.tracking import Offset, execute_bytes, utc_now
 
 _DUPLICATE_KEY, _ROW_NOT_FOUND, _MISMATCH = 1062, 1032, 1105
 _CONFLICTS = {
@@ -269,8 +268,7 @@ class ExactMySQLReplicator:
 
     def _execute(self, statement: bytes, tables: Iterable[str] = ()) -> None:
         try:
-            self._connection._execute_command(3, statement)
-            self._connection._read_query_result()
+            execute_bytes(self._connection, statement)
         except (pymysql.MySQLError, OSError) as error:
             raise self._failure(error, tables) from None
 

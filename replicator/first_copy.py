@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from config import metrics
+from config.connections import quote_mysql_identifier as quote
 from replicator import source as src
 from replicator import tracking
 from replicator.snapshot import TableChanged, TableCopier, TableGone
@@ -22,13 +23,25 @@ log = structlog.get_logger(__name__)
 
 
 def begin_first_copy(replica: Any, offset: Offset, tables: Sequence[src.SourceTable]) -> None:
-    """Record what is to be copied, and where streaming will start, in one transaction."""
+    """Record what is to be copied, and where streaming will start, in one transaction.
+
+    Also the way past a position that cannot be reached any more: whatever was known before
+    is copied anew, and requests that wait are answered by it.
+    """
     for engine in sorted({t.engine for t in tables} - {"InnoDB"}):
         count = sum(t.engine == engine for t in tables)
         log.info("engine_replaced", engine=engine, tables=count, stored="InnoDB")
+    gone = sorted(set(tracking.table_states(replica)) - {t.name for t in tables})
+    for table_name in gone:
+        execute(replica, f"DROP TABLE IF EXISTS {quote(table_name)}")
     execute(replica, "BEGIN")
+    for table_name in gone:
+        tracking.forget_table(replica, table_name)
+    for target in tracking.copy_progresses(replica):
+        tracking.forget_progress(replica, target)
     for table in tables:
         tracking.set_state(replica, table.name, TableState.COPYING)
+    tracking.restart_requests(replica)
     tracking.write_offset(replica, offset)
     execute(replica, "COMMIT")
     log.info("first_copy_started", tables=len(tables), position=str(offset.position))
@@ -85,8 +98,12 @@ class FirstCopy:
         tracking.set_state(
             self._replica, progress.target, TableState.RECONCILING, rows=progress.rows
         )
-        log.info("table_copied", table=progress.target, rows=progress.rows,
-                 tables_left=len(self._waiting) - 1)
+        log.info(
+            "table_copied",
+            table=progress.target,
+            rows=progress.rows,
+            tables_left=len(self._waiting) - 1,
+        )
         self._done += 1
         self._next()
 

@@ -19,7 +19,7 @@ from config.errors import UnknownEvent
 from replicator.batch import binlog_statement, rewritten_map
 from replicator.binlog.events import EventType, TableMap
 from replicator.binlog.rowimage import rows_event, split_rows
-from replicator.tracking import execute, fetch
+from replicator.tracking import execute, execute_bytes, fetch
 
 _DUPLICATE_KEY = 1062
 
@@ -99,15 +99,14 @@ class Reconciler:
             )
         staged = rows_event(
             table_map.table_id,
-            images,
             len(table_map.column_types),
+            images,
             timestamp=int.from_bytes(event[:4], "little"),
             server_id=int.from_bytes(event[5:9], "little"),
-            v2=event[4] >= EventType.WRITE_ROWS,
+            version=2 if event[4] >= EventType.WRITE_ROWS else 1,
         )
         header = rewritten_map(table_map, self._database, shape.scratch)
-        self._connection._execute_command(3, binlog_statement(header + staged))
-        self._connection._read_query_result()
+        execute_bytes(self._connection, binlog_statement(header + staged))
 
 
 class _Shape:

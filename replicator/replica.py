@@ -99,9 +99,7 @@ _NEEDED = {
 def _require_usable(connection: Any) -> None:
     """`ConfigError` where leg 2 could not read this server's binlog."""
     names = ", ".join(f"'{name}'" for name in _NEEDED)
-    found = dict(
-        fetch(connection, f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})")  # noqa: S608
-    )
+    found = dict(fetch(connection, f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"))
     wrong = [
         f"{name}={found.get(name, 'absent')} (needed: {value})"
         for name, value in _NEEDED.items()

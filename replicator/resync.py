@@ -91,7 +91,7 @@ class Resync(threading.Thread):
             self.gone = True
         except ReplicatorError as error:
             self.error = error
-        except Exception as error:  # noqa: BLE001 - named by classify, whatever the driver raised
+        except Exception as error:
             self.error = classify(error, server="source or replica")
 
     def stop(self) -> None:
@@ -264,6 +264,3 @@ def swap(replica: Any, table: str) -> None:
         else:
             execute(replica, f"RENAME TABLE {quote(hidden)} TO {quote(table)}")
     execute(replica, f"DROP TABLE IF EXISTS {quote(old)}")
-
-
-

@@ -34,16 +34,15 @@ from replicator.binlog.ddl import (
     Skip,
     TransactionControl,
     Unsupported,
-    Verdict,
 )
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
 from replicator.binlog.transactions import Moved, Statement
 from replicator.exact import ExactMySQLReplicator
-from replicator.routes import Routes
 from replicator.replica import make_neutral
+from replicator.routes import Routes
 from replicator.statements import Statements
-from replicator.tracking import TableState, execute, fetch
+from replicator.tracking import TableState, execute, execute_bytes, fetch
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +71,7 @@ class SchemaChanges:
 
     def apply(self, statement: Statement) -> None:
         """Execute, skip or refuse one statement."""
-        verdict = self._decide(statement)
+        verdict = self._statements.verdict(statement.query, self._routes.known)
         match verdict:
             case TransactionControl():
                 self._control(statement)
@@ -88,11 +87,6 @@ class SchemaChanges:
                 raise UnsupportedStatement(f"{reason}, at {statement.position}", hint=hint)
             case Execute():
                 self._execute(statement, verdict)
-
-    def _decide(self, statement: Statement) -> Verdict:
-        if statement.skip:
-            return Skip("two-phase alter, first part")
-        return self._statements.verdict(statement.query, self._routes.known)
 
     def _control(self, statement: Statement) -> None:
         if statement.in_transaction:
@@ -138,7 +132,9 @@ class SchemaChanges:
 
     def _requeue(self, statement: Statement, verdict: Execute) -> None:
         """A table changed its shape while it was copied: copy it again."""
-        gone = {*verdict.dropped, *(a for a, _ in verdict.renames)} - {b for _, b in verdict.renames}
+        gone = {*verdict.dropped, *(a for a, _ in verdict.renames)} - {
+            b for _, b in verdict.renames
+        }
         again = [t for t in verdict.tables if t not in gone]
         self._replicator.flush()
         for table in verdict.tables:
@@ -163,8 +159,12 @@ class SchemaChanges:
         for engine in verdict.engines:
             if engine.lower() != "innodb":
                 log.info("engine_replaced", tables=verdict.tables, engine=engine, stored="InnoDB")
-        log.info("schema_changed", kind=verdict.kind, tables=verdict.tables,
-                 position=str(statement.position))
+        log.info(
+            "schema_changed",
+            kind=verdict.kind,
+            tables=verdict.tables,
+            position=str(statement.position),
+        )
         self.executed += 1
         self._finish(statement, outcome)
 
@@ -206,8 +206,7 @@ class SchemaChanges:
 
     def _run_one(self, sql: str, statement: Statement, verdict: Execute) -> None:
         try:
-            self._connection._execute_command(3, self._statements.encoded(sql, statement.query))
-            self._connection._read_query_result()
+            execute_bytes(self._connection, self._statements.encoded(sql, statement.query))
         except pymysql.MySQLError as error:
             code = error.args[0] if error.args else None
             if code == statement.query.error_code:
@@ -331,13 +330,18 @@ def signature(connection: Any, database: str, table: str) -> str | None:
         if error.args[0] == _NO_SUCH_TABLE:
             return None
         raise
+    # The engine knows a table by its file's name, in which other letters are escaped.
+    file = fetch(
+        connection,
+        "SELECT CONVERT(CONCAT(CAST(CONVERT(%s USING filename) AS BINARY), '/',"
+        " CAST(CONVERT(%s USING filename) AS BINARY)) USING utf8mb3)",
+        [database, table],
+    )[0][0]
     ids = fetch(
         connection,
-        f"SELECT table_id FROM information_schema.{_innodb_tables(connection)}"
-        " WHERE name = CONCAT(CONVERT(%s USING filename), '/', CONVERT(%s USING filename))"
-        " OR name LIKE CONCAT(CONVERT(%s USING filename), '/', CONVERT(%s USING filename), '#P#%%')"
-        " ORDER BY table_id",
-        [database, table, database, table],
+        f"SELECT table_id FROM information_schema.{_innodb_tables(connection)}"  # noqa: S608
+        " WHERE name = %s OR LEFT(name, %s) = %s ORDER BY table_id",
+        [file, len(file) + 3, file + "#P#"],
     )
     return hashlib.sha256(json.dumps([definition, ids]).encode()).hexdigest()
 

@@ -26,13 +26,14 @@ from config.connections import quote_mysql_identifier as quote
 from config.errors import CopyRefused, SchemaDrift
 from replicator import source as src
 from replicator.batch import binlog_statement
+from replicator.binlog.catalog import read_catalog
 from replicator.binlog.ddl import Dialect, Execute, decide
 from replicator.binlog.events import TableMap
 from replicator.binlog.position import SourcePosition
-from replicator.binlog.rowimage import RowImageEncoder, rows_event
+from replicator.binlog.rowimage import RowImageEncoder, TableLayout, build_table_map, rows_event
 from replicator.binlog.schema import TableSchema, schemas_from_catalog
 from replicator.reconcile import Reconciler
-from replicator.tracking import CopyProgress, execute, fetch, save_progress
+from replicator.tracking import CopyProgress, execute, execute_bytes, fetch, save_progress
 
 CHUNK_BYTES = 4 << 20
 """Rows asked for at once are bounded by their expected size too."""
@@ -40,7 +41,7 @@ _COPY_TABLE_ID = 0xFFFF_FFFF_FFE0
 _NO_SUCH_TABLE, _DEFINITION_CHANGED, _UNKNOWN_COLUMN, _DUPLICATE_KEY = 1146, 1412, 1054, 1062
 _KEY_TYPES = frozenset(
     {"tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "char", "varchar"}
-    | {"binary", "varbinary", "date", "datetime", "timestamp"}
+    | {"binary", "varbinary", "date", "datetime"}
 )
 
 
@@ -117,8 +118,10 @@ class TableCopier:
             )
         head = f"CREATE TABLE {quote(table)} "
         if not create.startswith(head):
-            raise CopyRefused(f"the definition of {table} is not one of a base table",
-                              hint=f'Exclude "{table}" in tables.toml.')
+            raise CopyRefused(
+                f"the definition of {table} is not one of a base table",
+                hint=f'Exclude "{table}" in tables.toml.',
+            )
         verdict = decide(
             f"CREATE TABLE {quote(target)} " + create[len(head) :],
             default_database=self._replica_db,
@@ -128,8 +131,10 @@ class TableCopier:
             dialect=Dialect(server_version=self._identity.number),
         )
         if not isinstance(verdict, Execute):
-            raise CopyRefused(f"the definition of {table} cannot be repeated on the replica",
-                              hint=f'Exclude "{table}" in tables.toml.')
+            raise CopyRefused(
+                f"the definition of {table} cannot be repeated on the replica",
+                hint=f'Exclude "{table}" in tables.toml.',
+            )
         return verdict.sql
 
     # --- the rows ------------------------------------------------------------------------
@@ -137,8 +142,9 @@ class TableCopier:
     def copy_chunk(self, table: src.SourceTable, progress: CopyProgress) -> CopyProgress:
         """Copy the next chunk and save the place behind it; `complete` after the last."""
         if self._plan is None or self._plan.target != progress.target:
-            self._plan = _Plan(self._replica, self._replica_db, table, progress.target,
-                               self._chunk_rows)
+            self._plan = _Plan(
+                self._replica, self._replica_db, table, progress.target, self._chunk_rows
+            )
         try:
             if self._plan.chunked:
                 return self._copy_next_keys(self._plan, table, progress)
@@ -243,17 +249,16 @@ class TableCopier:
         for part in plan.images(rows):
             event = rows_event(
                 _COPY_TABLE_ID,
+                plan.encoder.layout.width,
                 part,
-                plan.encoder.width,
                 timestamp=int(time.time()),
-                server_id=1,
-                v2=self._rows_v2,
+                server_id=self._identity.server_id,
+                version=2 if self._rows_v2 else 1,
             )
             if replacing:
                 self._reconciler.apply(plan.target, TableMap(plan.table_map), event)
             else:
-                self._replica._execute_command(3, binlog_statement(plan.table_map + event))
-                self._replica._read_query_result()
+                execute_bytes(self._replica, binlog_statement(plan.table_map + event))
 
     # --- read views ----------------------------------------------------------------------
 
@@ -291,15 +296,17 @@ class _Plan:
         self, replica: Any, database: str, table: src.SourceTable, target: str, chunk_rows: int
     ) -> None:
         self.target = target
-        self.encoder = RowImageEncoder.from_catalog(replica, database, target)
-        self.table_map = self.encoder.table_map(_COPY_TABLE_ID, database, target)
+        layout = TableLayout.of(read_catalog(replica, database, [target])[target])
+        self.encoder = RowImageEncoder(layout)
+        self.table_map = build_table_map(_COPY_TABLE_ID, database, layout)
         self.schema: TableSchema = schemas_from_catalog(replica, database, [target])[target]
         self._rows_limit = chunk_rows
         self.limit = self._limit(table.average_row_bytes)
         self._table = quote(table.name)
-        self._select = f"SELECT {', '.join(self.encoder.select_list)} FROM {self._table}"  # noqa: S608
+        self._select = f"SELECT {', '.join(self.encoder.select_list)} FROM {self._table}"
         self._key = [self.schema.columns[i] for i in self.schema.primary_key]
-        self._key_index = [self.encoder.columns.index(c.name) for c in self._key]
+        names = [field.name for field in layout.fields]
+        self._key_index = [names.index(c.name) for c in self._key]
         self.chunked = bool(self._key) and all(c.type.base in _KEY_TYPES for c in self._key)
 
     def _limit(self, row_bytes: float) -> int:
@@ -365,4 +372,4 @@ def _literal(base: str, charset: str | None, value: bytes | None) -> str:
     if base in ("binary", "varbinary"):
         return f"x'{value.hex()}'"
     text = value.decode("ascii")
-    return f"'{text}'" if base in ("date", "datetime", "timestamp") else text
+    return f"'{text}'" if base in ("date", "datetime") else text

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from replicator.binlog.ddl import Verdict, decide
+from replicator.binlog.ddl import Verdict
 from replicator.binlog.events import QueryEvent
 from replicator.ddl_session import (
     SessionContext,
-    dialect,
+    decide_query,
     reset_statements,
     session_statements,
     statement_bytes,
@@ -48,13 +48,12 @@ class Statements:
         self, query: QueryEvent, present: Callable[[str], bool] = lambda _table: True
     ) -> Verdict:
         """What the statement means for the replica; `present` tells which tables it has."""
-        return decide(
-            self.text(query),
-            default_database=query.database,
+        return decide_query(
+            query,
+            self._context,
             source_db=self._source_db,
             replica_db=self._replica_db,
             carries=self._carries,
-            dialect=dialect(query, self._context),
             lower_case_table_names=self._lower_case_table_names,
             source_engine=self._source_engine,
             present=present,

@@ -16,6 +16,8 @@ from typing import Any
 
 from replicator.binlog.position import SourcePosition
 
+_COM_QUERY = 3
+
 MAIN = "main"
 RESERVED_PREFIXES = ("etl_", "_resync_", "_old_")
 """Table names in the replica's database that are ours; a source table may not bear them."""
@@ -87,6 +89,8 @@ class RequestState:
     """Words of `etl_resync_request.state`."""
 
     QUEUED = "queued"
+    RESTARTING = "restarting"
+    """Part of a copy of everything, from a new position."""
     COPYING = "copying"
     CATCHING_UP = "catching_up"
     LOADING = "loading"
@@ -148,6 +152,12 @@ def execute(connection: Any, sql: str, arguments: Sequence[object] = ()) -> int:
     """Run one statement; the number of rows it touched."""
     with connection.cursor() as cursor:
         return int(cursor.execute(sql, arguments or None))
+
+
+def execute_bytes(connection: Any, statement: bytes) -> None:
+    """Run a statement whose bytes are to reach the server as they are."""
+    connection._execute_command(_COM_QUERY, statement)
+    connection._read_query_result()
 
 
 def fetch(connection: Any, sql: str, arguments: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -378,4 +388,42 @@ def set_request(
         "UPDATE etl_resync_request SET state=%s, rows_copied=COALESCE(%s, rows_copied),"
         " rows_total=COALESCE(%s, rows_total), message=%s, updated_at=%s WHERE id=%s",
         [state, copied, total, message, utc_now(), number],
+    )
+
+
+def everything_requested(connection: Any) -> bool:
+    """Does a request wait for each and every table that we know?"""
+    states = table_states(connection)
+    waiting = {
+        row[0]
+        for row in fetch(
+            connection,
+            "SELECT table_name FROM etl_resync_request WHERE state=%s",
+            [RequestState.QUEUED],
+        )
+    }
+    return bool(states) and set(states) <= waiting
+
+
+def restart_requests(connection: Any) -> None:
+    """The waiting requests are being answered by a copy of everything."""
+    execute(
+        connection,
+        "UPDATE etl_resync_request SET state=%s, updated_at=%s WHERE state IN (%s,%s,%s)",
+        [
+            RequestState.RESTARTING,
+            utc_now(),
+            RequestState.QUEUED,
+            RequestState.COPYING,
+            RequestState.CATCHING_UP,
+        ],
+    )
+
+
+def answer_restarted(connection: Any, table: str) -> None:
+    """The table's part of a copy of everything is exact on the replica: leg 2 reloads it."""
+    execute(
+        connection,
+        "UPDATE etl_resync_request SET state=%s, updated_at=%s WHERE table_name=%s AND state=%s",
+        [RequestState.LOADING, utc_now(), table, RequestState.RESTARTING],
     )

@@ -39,7 +39,7 @@ import pytest
 
 from replicator.sandbox import waiting
 
-pytest_plugins = ["tests.fix_servers"]
+pytest_plugins = ["tests.fix_servers", "tests.fix_pipeline"]
 
 
 @pytest.fixture(scope="session")

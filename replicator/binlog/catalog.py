@@ -51,8 +51,9 @@ class CatalogTable:
     primary_key: tuple[int, ...]
     """Column indexes in key order: the first unique key without NULLs stands in for a missing
     primary key, as in the server (`TABLE_SHARE::primary_key`)."""
-    hidden_hashes: int = 0
-    """Columns DB_ROW_HASH_<n> behind the others: one for each unique key over long columns."""
+    hidden_hashes: tuple[bool, ...] = ()
+    """Columns DB_ROW_HASH_<n> behind the others, one for each unique key over long columns:
+    may it be NULL, as any column of its key may?"""
     system_versioned: bool = False
 
 
@@ -84,7 +85,7 @@ def _rows(
     tables: Collection[str] | None,
 ) -> list[dict[str, Any]]:
     """Rows of an information_schema view; every column, for old servers lack some."""
-    sql = f"SELECT * FROM information_schema.{view} WHERE TABLE_SCHEMA = %s"  # noqa: S608
+    sql = f"SELECT * FROM information_schema.{view} WHERE TABLE_SCHEMA = %s"
     arguments: list[Any] = [database]
     if tables is not None:
         sql += " AND TABLE_NAME IN %s"
@@ -120,7 +121,11 @@ def _table(
     if implicit:  # the catalog hides these two, yet row images and primary keys have them
         columns += [CatalogColumn(n, "timestamp", False, fsp=6) for n in ("row_start", "row_end")]
         primary = (*primary, len(columns) - 1) if primary else primary
-    hashes = sum(rows[0]["INDEX_TYPE"] == "HASH" for rows in keys.values())
+    hashes = tuple(
+        any(columns[positions[part["COLUMN_NAME"]]].nullable for part in parts)
+        for parts in keys.values()
+        if parts[0]["INDEX_TYPE"] == "HASH"
+    )
     return CatalogTable(database, name, tuple(columns), primary, hashes, versioned)
 
 

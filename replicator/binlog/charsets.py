@@ -131,7 +131,7 @@ def decode_text(raw: bytes, charset: str) -> str:
         raise UnsupportedStatement(
             f"a statement in character set {charset} holds bytes that cannot be kept exactly",
             "Run the same change again on the source from a client that uses utf8mb4, "
-            "or make it on the replica by hand; then skip the event.",
+            "then pass this one with a full copy: replicator resync --all",
         )
     return text
 

@@ -85,8 +85,8 @@ def decide(
 def _unreadable(why: str) -> Unsupported:
     return Unsupported(
         f"a statement in the binlog cannot be understood: {why}",
-        "Run the same change on the replica by hand if it concerns the replicated database, "
-        "or resync the table it names; then skip the event.",
+        "Pass it with a full copy, made behind it: stop the replicator, run"
+        " replicator resync --all, and start it again.",
     )
 
 
@@ -111,8 +111,8 @@ def _decide(reader: Reader) -> Verdict:
 def _unknown(what: str) -> Unsupported:
     return Unsupported(
         f"{what} is not a statement that we know how to carry over",
-        "If it changed tables of the replicated database, make the same change on the replica "
-        "or resync those tables; then skip the event.",
+        "Pass it with a full copy, made behind it: stop the replicator, run"
+        " replicator resync --all, and start it again.",
     )
 
 

@@ -65,6 +65,23 @@ _UNREPEATABLE = frozenset(
         "CURRENT_USER",
     ]
 )
+_NO_COLUMNS = frozenset(
+    [
+        "CHECK",
+        "CONSTRAINT",
+        "FOREIGN",
+        "FULLTEXT",
+        "INDEX",
+        "KEY",
+        "PARTITION",
+        "PERIOD",
+        "PRIMARY",
+        "SPATIAL",
+        "SYSTEM",
+        "UNIQUE",
+        "VECTOR",
+    ]
+)
 _FOREIGN_PARENT = Unsupported(
     "a foreign key leads to a table that the replica does not hold, whose cascades change rows "
     "that no event shows",
@@ -159,6 +176,13 @@ class _Alteration:
     discards: bool = False
     added: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
+    column_renames: list[tuple[str, str]] = field(default_factory=list)
+
+    def reuses_names(self) -> bool:
+        """Whether a column's name stands for another column afterwards."""
+        gone = self.removed | {old.lower() for old, _ in self.column_renames}
+        come = self.added | {new.lower() for _, new in self.column_renames}
+        return bool(gone & come)
 
 
 def alter_table(reader: Reader, *, ignore: bool) -> Verdict:
@@ -182,7 +206,7 @@ def _alteration(reader: Reader, ignore: bool) -> _Alteration:
     found = _Alteration(rows_changed=ignore, unrepeatable=ignore)
     for first, last in body.segments(reader, reader.at, len(reader.code)):
         _note_action(reader, first, last, found)
-    found.rows_changed |= bool(found.added & found.removed)
+    found.rows_changed |= found.reuses_names()
     return found
 
 
@@ -207,21 +231,49 @@ def _note_action(reader: Reader, first: int, last: int, found: _Alteration) -> N
         found.imports, found.discards = verb == "IMPORT", verb == "DISCARD"
     elif verb in ("ADD", "DROP"):
         _note_column(reader, first, last, found)
+    elif verb == "CHANGE" or (verb, second) == ("RENAME", "COLUMN"):
+        _note_column_rename(reader, first, found)
 
 
 def _note_column(reader: Reader, first: int, last: int, found: _Alteration) -> None:
     """A column that is new may fill itself in an order or from a source that is not ours."""
     removing = reader.word_at(first) == "DROP"
-    index = first + 1 + (reader.word_at(first + 1) == "COLUMN")
-    index += 3 if reader.word_at(index + 1) == "NOT" else 0
-    index += 2 if removing and reader.word_at(index) == "IF" else 0
-    column = reader.token(index)
-    if column is not None:
-        (found.removed if removing else found.added).add(column.name.lower())
-    words = {reader.word_at(at) for at in range(first, last)}
-    called = {reader.word_at(at) for at in range(first, last) if reader.sign_at(at + 1) == "("}
-    if not removing and ("AUTO_INCREMENT" in words or (called & _UNREPEATABLE)):
-        found.unrepeatable = True
+    index = _column_at(reader, first + 1)
+    if reader.word_at(index) in _NO_COLUMNS:
+        found.rows_changed |= removing and reader.word_at(index) == "SYSTEM"
+        return
+    columns = found.removed if removing else found.added
+    starts = [index]
+    if reader.sign_at(index) == "(":
+        inside = body.segments(reader, index + 1, body.closing(reader, index))
+        starts = [_column_at(reader, start) for start, _ in inside]
+    columns.update(reader.code[start].name.lower() for start in starts if start < last)
+    if not removing:
+        found.unrepeatable |= _unrepeatable(reader, range(first, last))
+
+
+def _note_column_rename(reader: Reader, first: int, found: _Alteration) -> None:
+    """CHANGE [COLUMN] [IF EXISTS] a b …, and RENAME COLUMN [IF EXISTS] a TO b."""
+    index = _column_at(reader, first + 1)
+    old = reader.token(index)
+    new = reader.token(index + 1 + (reader.word_at(first) == "RENAME"))
+    if old is not None and new is not None and old.name != new.name:
+        found.column_renames.append((old.name, new.name))
+
+
+def _column_at(reader: Reader, index: int) -> int:
+    """The index of a column's name behind COLUMN and IF [NOT] EXISTS, any of which may lack."""
+    index += reader.word_at(index) == "COLUMN"
+    if reader.word_at(index) == "IF":
+        index += 3 if reader.word_at(index + 1) == "NOT" else 2
+    return index
+
+
+def _unrepeatable(reader: Reader, places: range) -> bool:
+    """Whether a new column's values depend on the order of rows, or on chance."""
+    words = {reader.word_at(at) for at in places}
+    called = {reader.word_at(at) for at in places if reader.sign_at(at + 1) == "("}
+    return "AUTO_INCREMENT" in words or bool(called & _UNREPEATABLE)
 
 
 def _after(reader: Reader, first: int, last: int, *words: str) -> int:
@@ -255,6 +307,7 @@ def _altered(reader: Reader, name: TableName, found: _Alteration) -> Verdict:
             kind="alter table",
             tables=(shown,),
             engines=engines,
+            column_renames=tuple(found.column_renames),
             rows_changed=found.rows_changed or found.unrepeatable,
             needs_copy=(shown,) if found.unrepeatable else (),
         ),

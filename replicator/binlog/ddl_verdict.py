@@ -33,6 +33,8 @@ class Execute:
     truncated: tuple[str, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     """(from, to) in the order in which they happened: a swap is three of them."""
+    column_renames: tuple[tuple[str, str], ...] = ()
+    """(old, new) columns of the one table that an ALTER concerns."""
     needs_copy: tuple[str, ...] = ()
     then: tuple[str, ...] = ()
     engines: tuple[str, ...] = ()

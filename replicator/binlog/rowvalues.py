@@ -15,6 +15,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from config.connections import quote_mysql_identifier
@@ -36,8 +37,7 @@ _GEOMETRIES = frozenset(
 _INTEGERS = {
     "tinyint": (1, 1), "smallint": (2, 2), "mediumint": (9, 3), "int": (3, 4), "bigint": (8, 8),
 }  # fmt: skip
-_PACKED_INTEGERS = {(1, True): "<b", (1, False): "<B", (2, True): "<h", (2, False): "<H",
-                    (4, True): "<i", (4, False): "<I", (8, True): "<q", (8, False): "<Q"}  # fmt: skip
+_PACKED_INTEGERS = {1: "b", 2: "h", 4: "i", 8: "q"}
 _DECIMAL_BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
 """Bytes that a group of so many decimal digits takes."""
 
@@ -131,7 +131,8 @@ def integer_encoder(width: int, *, signed: bool) -> Encoder:
     """Little-endian integers of `width` bytes."""
     if width == 3:
         return lambda printed: int(printed).to_bytes(3, "little", signed=signed)
-    pack = struct.Struct(_PACKED_INTEGERS[width, signed]).pack
+    letter = _PACKED_INTEGERS[width]
+    pack = struct.Struct("<" + (letter if signed else letter.upper())).pack
     return lambda printed: pack(int(printed))
 
 
@@ -165,9 +166,7 @@ def decimal_encoder(precision: int, scale: int) -> Encoder:
 def decimal_size(precision: int, scale: int) -> int:
     """Bytes of a NEWDECIMAL(precision, scale)."""
     whole = precision - scale
-    return (
-        4 * (whole // 9 + scale // 9) + _DECIMAL_BYTES[whole % 9] + _DECIMAL_BYTES[scale % 9]
-    )
+    return 4 * (whole // 9 + scale // 9) + _DECIMAL_BYTES[whole % 9] + _DECIMAL_BYTES[scale % 9]
 
 
 def fixed_encoder(size: int) -> Encoder:
@@ -301,29 +300,38 @@ def _enumerated(kind: str, column: CatalogColumn) -> _Made:
 def _text(kind: str, column: CatalogColumn) -> _Made:
     octets = column.octets or 0
     if kind in ("char", "binary"):
-        high = ((octets & 0x300) >> 4) ^ 0x30
-        return 254, bytes([0xCE | high, octets & 0xFF]), prefixed_encoder(octets)
+        first = 0xFE ^ (octets & 0x300) >> 4
+        encode = prefixed_encoder(octets)
+        if kind == "binary":
+            return 254, bytes([first, octets]), lambda value: encode(value.rstrip(b"\0"))
+        return 254, bytes([first, octets & 0xFF]), encode
     if kind in ("varchar", "varbinary"):
         if column.compressed:
-            encode = _stored_plain(prefixed_encoder(octets + 1), empty_is_bare=True)
-            return 141, struct.pack("<H", octets + 1), encode
+            return 141, struct.pack("<H", octets + 1), _stored_plain(prefixed_encoder(octets + 1))
         return 15, struct.pack("<H", octets), prefixed_encoder(octets)
     for ending in ("text", "blob"):
         if kind.endswith(ending) and kind[: -len(ending)] in _TEXT_SIZES:
             size = _TEXT_SIZES[kind[: -len(ending)]]
             encode = blob_encoder(size)
             if column.compressed:
-                return 140, _BYTE[size], _stored_plain(encode, empty_is_bare=True)
+                return 140, _BYTE[size], _stored_plain(encode)
             return 252, _BYTE[size], encode
     return None
 
 
 def prefixed_encoder(octets: int) -> Encoder:
     """At most `octets` bytes behind their length, which takes one byte or two."""
-    lengths = _BYTE[: octets + 1] if octets < 256 else [
-        struct.pack("<H", length) for length in range(octets + 1)
-    ]  # fmt: skip
-    return lambda value: lengths[len(value)] + value
+    if octets < 256:
+        lengths = _BYTE[: octets + 1]
+        return lambda value: lengths[len(value)] + value
+    pack = struct.Struct("<H").pack
+
+    def encode(value: bytes) -> bytes:
+        if len(value) > octets:
+            raise ValueError("longer than the column")
+        return pack(len(value)) + value
+
+    return encode
 
 
 def blob_encoder(size: int) -> Encoder:
@@ -336,9 +344,8 @@ def blob_encoder(size: int) -> Encoder:
     return lambda value: pack(len(value)) + value
 
 
-def _stored_plain(encode: Encoder, *, empty_is_bare: bool) -> Encoder:
+def _stored_plain(encode: Encoder) -> Encoder:
     """COMPRESSED columns: a leading zero byte says that what follows is not compressed."""
-    del empty_is_bare
     return lambda value: encode(b"\0" + value if value else value)
 
 
@@ -347,17 +354,19 @@ def _other(kind: str, column: CatalogColumn) -> _Made:
     if kind in _GEOMETRIES:
         return 255, _BYTE[4], blob_encoder(4)
     if kind == "uuid":
-        return 254, b"\xfe\x10", _encode_uuid
+        return 254, b"\xfe\x10", _stored_short(lambda text: bytes.fromhex(text.replace("-", "")))
     if kind == "inet6":
-        return 254, b"\xfe\x10", lambda v: b"\x10" + socket.inet_pton(socket.AF_INET6, v.decode())
+        return 254, b"\xfe\x10", _stored_short(partial(socket.inet_pton, socket.AF_INET6))
     if kind == "inet4":
-        return 254, b"\xfe\x04", lambda v: b"\x04" + socket.inet_pton(socket.AF_INET, v.decode())
+        return 254, b"\xfe\x04", _stored_short(partial(socket.inet_pton, socket.AF_INET))
     return None
 
 
-def _encode_uuid(printed: bytes) -> bytes:
-    """UUIDs of versions 1 to 5 are stored back to front, so that they sort by time and node."""
-    raw = bytes.fromhex(printed.decode("ascii"))
-    if 0 < raw[6] < 0x60 and raw[8] & 0x80:
-        raw = raw[10:] + raw[8:10] + raw[6:8] + raw[4:6] + raw[:4]
-    return b"\x10" + raw
+def _stored_short(parse: Callable[[str], bytes]) -> Encoder:
+    """Types that are BINARY underneath: as there, zeros at the end are left out."""
+
+    def encode(printed: bytes) -> bytes:
+        raw = parse(printed.decode("ascii")).rstrip(b"\0")
+        return _BYTE[len(raw)] + raw
+
+    return encode

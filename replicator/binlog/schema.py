@@ -209,9 +209,9 @@ class _MappedColumn:
         if code == 254:
             return self._sized("char", "binary", char_octets(meta))
         if code in (247, 248):
-            charset = self._charset() or "binary"
-            members = tuple(_spelled(m, charset, self.where) for m in self.members or ())
-            return ColumnType("enum" if code == 247 else "set", charset=charset, values=members)
+            spelling = self._charset() or "binary"
+            members = tuple(_spelled(m, spelling, self.where) for m in self.members or ())
+            return ColumnType("enum" if code == 247 else "set", charset=spelling, values=members)
         if code in (252, 140) and meta in _SIZES:
             charset = self._charset()
             return ColumnType(_SIZES[meta] + ("text" if charset else "blob"), charset=charset)

@@ -25,6 +25,10 @@ OPTION_RELAXED_UNIQUE_CHECKS: Final = 0x8000000
 OPTION_IF_EXISTS: Final = 0x10000000
 OPTION_INSERT_HISTORY: Final = 0x40000000
 
+ALTER_START: Final = 2
+ALTER_COMMIT: Final = 4
+ALTER_ROLLBACK: Final = 8
+
 
 @dataclass(frozen=True, slots=True)
 class StatusVariables:
@@ -156,8 +160,8 @@ def _updated_databases(cursor: _Cursor, found: StatusVariables) -> StatusVariabl
     """A count, then as many names that end in NUL; 254 means too many to list."""
     count = cursor.number(1)
     for _ in range(0 if count == _TOO_MANY_DATABASES else count):
-        end = cursor.raw.find(b"\0", cursor.at)
-        cursor.take(max(end, len(cursor.raw)) + 1 - cursor.at if end < 0 else end + 1 - cursor.at)
+        while cursor.take(1) != b"\0":
+            pass
     return found
 
 
@@ -186,12 +190,8 @@ def _xid(cursor: _Cursor, found: StatusVariables) -> StatusVariables:
 
 def _two_phase_alter(cursor: _Cursor, found: StatusVariables) -> StatusVariables:
     flags = cursor.number(1)
-    start = cursor.number(8) if flags & (_COMMIT_ALTER | _ROLLBACK_ALTER) else None
+    start = cursor.number(8) if flags & (ALTER_COMMIT | ALTER_ROLLBACK) else None
     return replace(found, alter_flags=flags, alter_start=start)
-
-
-_COMMIT_ALTER: Final = 4
-_ROLLBACK_ALTER: Final = 8
 
 
 def _collations(cursor: _Cursor, found: StatusVariables) -> StatusVariables:

@@ -41,8 +41,6 @@ class Statement:
     position: BinlogPosition
     in_transaction: bool
     gtid: str
-    skip: bool = False
-    """Logged only as the announcement of another event (two-phase ALTER's start)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +90,7 @@ _IGNORED = frozenset(
     }
 )
 
-_STANDALONE, _GROUP_COMMIT, _PREPARED_XA, _COMPLETED_XA = 1, 2, 64, 128
-_ALTER_START, _ALTER_ROLLBACK = 2, 8
+_STANDALONE, _PREPARED_XA, _COMPLETED_XA = 1, 64, 128
 _MAX_CACHED_MAPS = 10_000
 
 
@@ -105,7 +102,6 @@ class TransactionReader:
         self._file = start.file
         self._open = False
         self._standalone = False
-        self._announcement = False
         self._gtid = ""
         self._maps: dict[int, TableMap] = {}
         self._known_maps: dict[bytes, TableMap] = {}
@@ -198,9 +194,6 @@ class TransactionReader:
             raise self._xa(event)
         server_id = int.from_bytes(event[5:9], "little")
         self._gtid = f"{domain}-{server_id}-{sequence}"
-        extra_at = at + (21 if flags & _GROUP_COMMIT else 19)
-        extra = event[extra_at] if len(event) > extra_at else 0
-        self._announcement = bool(extra & (_ALTER_START | _ALTER_ROLLBACK))
         self._standalone = bool(flags & _STANDALONE)
         return self._standalone
 
@@ -230,9 +223,8 @@ class TransactionReader:
         elif word[:3] == b"XA ":
             raise self._xa(event)
         else:
-            skip, self._announcement = self._announcement, False
             self._standalone = False
-            yield Statement(query, self._position(event), self._open, self._gtid, skip)
+            yield Statement(query, self._position(event), self._open, self._gtid)
 
     def _commit(self, event: bytes) -> Commit:
         self._open = self._standalone = False

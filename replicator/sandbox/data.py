@@ -101,9 +101,13 @@ class RowMaker:
 
 
 def insert_statement(table: str, rows: Sequence[Sequence[str]], verb: str = "INSERT") -> str:
-    """One multi-row INSERT (or REPLACE) of rows that are literals already."""
+    """One multi-row INSERT (or REPLACE) of rows that are literals already.
+
+    Columns are named, so that it works on while a table gains others.
+    """
+    names = ",".join(f"`{column.name}`" for column in TABLES[table].columns)
     values = ",".join(f"({','.join(row)})" for row in rows)
-    return f"{verb} INTO `{table}` VALUES {values}"
+    return f"{verb} INTO `{table}` ({names}) VALUES {values}"
 
 
 def row_counts(size: int) -> dict[str, int]:

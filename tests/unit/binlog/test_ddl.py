@@ -229,6 +229,34 @@ def test_an_alter_may_rename_its_table() -> None:
     assert execute("ALTER TABLE t RENAME COLUMN a TO b, RENAME KEY k TO l").renames == ()
 
 
+def test_columns_that_change_their_names_are_told() -> None:
+    found = execute(
+        "ALTER TABLE t CHANGE COLUMN IF EXISTS a `b c` INT, RENAME COLUMN d TO e, CHANGE f f INT, "
+        "RENAME INDEX g TO h, MODIFY i INT"
+    )
+    assert found.column_renames == (("a", "b c"), ("d", "e"))
+    assert not found.rows_changed
+
+
+@pytest.mark.parametrize(
+    ("actions", "changed"),
+    [
+        ("DROP a, ADD (b INT, A INT)", True),
+        ("CHANGE a b INT, ADD a INT", True),
+        ("RENAME COLUMN a TO b, RENAME COLUMN b TO a", True),
+        ("DROP COLUMN IF EXISTS a, CHANGE b a INT", True),
+        ("DROP SYSTEM VERSIONING", True),
+        ("DROP PRIMARY KEY, ADD PRIMARY KEY (a)", False),
+        ("DROP INDEX a, ADD INDEX a (a), DROP KEY b, ADD KEY b (b)", False),
+        ("DROP a, ADD b INT", False),
+    ],
+)
+def test_a_name_that_stands_for_another_column_afterwards_means_other_rows(
+    actions: str, changed: bool
+) -> None:
+    assert execute(f"ALTER TABLE t {actions}").rows_changed is changed
+
+
 def test_partitions_that_change_tables_name_both() -> None:
     exchanged = execute("ALTER TABLE t EXCHANGE PARTITION p WITH TABLE u")
     assert (exchanged.tables, exchanged.rows_changed) == (("t", "u"), True)
@@ -413,3 +441,22 @@ def test_a_versioned_comment_keeps_its_borders() -> None:
 def test_a_long_statement_takes_no_noticeable_time() -> None:
     columns = ", ".join(f"column_{n} VARCHAR(255) DEFAULT 'it''s'" for n in range(2000))
     assert execute(f"CREATE TABLE t ({columns})").created == ("t",)
+
+
+_SOUP = (
+    "CREATE ALTER DROP RENAME TRUNCATE TABLE INDEX SEQUENCE DATABASE VIEW OR REPLACE IF NOT EXISTS "
+    "TO WITH LIKE SELECT AS ON FOR SET STATEMENT ADD CHANGE COLUMN FOREIGN KEY REFERENCES UNION "
+    "CONSTRAINT MATCH CASCADE PARTITION EXCHANGE CONVERT ENGINE ALGORITHM LOCK WAIT DEFINER DELETE "
+    "FROM INSERT opendental opendental . t `t` backup , ( ) = ; 1 'x' @a /* */ /*!50000 */ IGNORE"
+)
+
+
+@given(
+    st.sampled_from(["CREATE TABLE t (", "ALTER TABLE t", "RENAME TABLE", "DROP TABLE", ""]),
+    st.lists(st.sampled_from(_SOUP.split(" ")), max_size=25),
+    st.sampled_from(["InnoDB", "MyISAM"]),
+)
+def test_any_words_get_a_verdict(head: str, words: list[str], source_engine: str) -> None:
+    statement = " ".join([head, *words])
+    found = verdict(statement, source_engine=source_engine, lower_case_table_names=1)
+    assert isinstance(found, Verdict)

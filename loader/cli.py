@@ -1,0 +1,71 @@
+"""The `loader` program: a command line in, an exit code out.
+
+0 when asked to stop, 2 when something must be mended first; then one message says
+what and how.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from config.errors import EXIT_HALT, Halt, ReplicatorError
+from config.logs import configure_logging
+from config.metrics import HALTS, serve_metrics
+from config.settings import Settings, load_settings
+from loader.daemon import Loader, run, stop_on_signals
+
+log = structlog.get_logger()
+
+app = typer.Typer(
+    name="loader",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Leg 2: follow the replica's binlog and write it to PostgreSQL's raw schema.",
+)
+
+
+@app.callback()
+def _loader() -> None:
+    """Leg 2: follow the replica's binlog and write it to PostgreSQL's raw schema."""
+
+
+@app.command(
+    "run", epilog="Examples:  loader run  |  loader run --env-file /etc/opendental-replicator.env"
+)
+def run_command(
+    env_file: Annotated[
+        Path, typer.Option(help="Settings to read beside the environment, which wins.")
+    ] = Path(".env"),
+) -> None:
+    """Load what raw lacks, then keep it a second behind the source, until told to stop."""
+    try:
+        settings = load_settings(env_file)
+        configure_logging(settings.log_level, settings.log_format)
+        _serve(settings)
+    except ReplicatorError as error:
+        HALTS.labels("loader", type(error).__name__).inc()
+        typer.echo(f"loader: {error}", err=True)
+        if isinstance(error, Halt) and error.hint:
+            typer.echo(f"  {error.hint}", err=True)
+        raise typer.Exit(EXIT_HALT) from None
+
+
+def _serve(settings: Settings) -> None:
+    tuning = settings.loader
+    with stop_on_signals() as stop, serve_metrics(tuning.metrics_host, tuning.metrics_port):
+        run(Loader(settings), stop)
+    log.info("loader_stopped")
+
+
+def main() -> None:
+    """Entry point of the `loader` console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

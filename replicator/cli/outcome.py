@@ -1,0 +1,63 @@
+"""How a verb ends: one message and one exit code, whatever happened inside.
+
+Left: our own errors, drivers' errors, Ctrl-C. Right: standard error and the exit
+code. Nothing is shown but what our own errors say: no traceback, no row, no secret.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+import pymysql
+import typer
+
+from config.errors import EXIT_HALT, ReplicatorError, classify
+from config.logs import safe_message
+
+OK: Final = 0
+NO: Final = 1
+"""The question was answered, and the answer is no: different, too late, down, failed."""
+UNABLE: Final = EXIT_HALT
+"""The question could not be asked: a setting, a name, a grant, a server out of reach."""
+INTERRUPTED: Final = 130
+
+EXIT_CODES: Final = "Exit codes: 0 {ok}; 1 {no}; 2 a setting, name or server must be mended first."
+
+
+def exit_codes(ok: str, no: str) -> str:
+    """The line about exit codes that ends every verb's help."""
+    return EXIT_CODES.format(ok=ok, no=no)
+
+
+def say(message: str, hint: str = "") -> None:
+    """Tell the operator, on standard error, what happened and what to do."""
+    typer.echo(f"replicator: {message}", err=True)
+    if hint:
+        typer.echo(f"  {hint}", err=True)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn whatever is raised inside into a message and an exit code."""
+    try:
+        yield
+    except ReplicatorError as error:
+        say(str(error), error.hint)
+        raise typer.Exit(UNABLE) from None
+    except (pymysql.MySQLError, psycopg.Error) as error:
+        known = classify(error, server="a server")
+        say(str(known), known.hint)
+        raise typer.Exit(UNABLE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
+        say(f"unexpected {safe_message(error)} at {place}", "Please report it.")
+        raise typer.Exit(UNABLE) from None

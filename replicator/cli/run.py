@@ -1,0 +1,56 @@
+"""`replicator run`: leg 1 as a daemon, from its settings to its exit code.
+
+Left: settings. Right: a process that runs until SIGTERM, SIGINT or a Halt. The
+loop itself is the same for both legs; here stands what is put around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from config import metrics
+from config.errors import ConfigError, ReplicatorError
+from config.logs import configure_logging
+from config.settings import Settings
+from config.tables import load_table_rules
+from loader.daemon import run, stop_on_signals
+from replicator.cli import preflight
+from replicator.daemon import Replicator
+
+log = structlog.get_logger()
+
+
+def run_replicator(settings: Settings) -> None:
+    """Replicate until told to stop; raises what only an operator can mend."""
+    configure_logging(settings.log_level, settings.log_format)
+    rules = load_table_rules(settings.tables_file)
+    try:
+        with stop_on_signals() as stop, _metrics(settings):
+            preflight.check(settings)
+            run(Replicator(settings, rules), stop)
+    except ReplicatorError as error:
+        metrics.HALTS.labels("replicator", type(error).__name__).inc()
+        log.error("halted", leg="replicator", error=type(error).__name__)
+        raise
+    log.info("replicator_stopped")
+
+
+@contextmanager
+def _metrics(settings: Settings) -> Iterator[None]:
+    tuning = settings.replicator
+    serving = metrics.serve_metrics(tuning.metrics_host, tuning.metrics_port)
+    try:
+        serving.__enter__()
+    except OSError as error:
+        raise ConfigError(
+            f"REPLICATOR_METRICS_PORT={tuning.metrics_port}: cannot listen on"
+            f" {tuning.metrics_host}: {error.strerror}",
+            "Set REPLICATOR_METRICS_PORT to a free port, or stop what uses it.",
+        ) from None
+    try:
+        yield
+    finally:
+        serving.__exit__(None, None, None)

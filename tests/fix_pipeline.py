@@ -1,0 +1,252 @@
+"""The whole pipeline as its user runs it: three servers, two daemons as real processes.
+
+`pipeline(engine)` gives a sandbox with both daemons ready to start. What they left
+is compared by means of their own: rows are read from all three servers, brought to
+one form in Python, and compared as multisets. Nothing of the product decides what
+is equal.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicator.sandbox.cluster import Engine, Sandbox
+from replicator.sandbox.waiting import wait_until
+
+NewPipeline = Callable[..., "Pipeline"]
+
+
+class Daemon:
+    """`replicator run` or `loader run` as a process; its output goes to a file."""
+
+    def __init__(self, program: str, environment: dict[str, str], directory: Path) -> None:
+        self.program = program
+        self.log = directory / f"{program}.log"
+        self._environment = environment
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"{self.program}.cli", "run"],
+                env=self._environment,
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL: what it had in memory is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, as systemd does; the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(timeout=30)
+
+    def wait(self, deadline: float) -> int:
+        assert self._process is not None
+        return self._process.wait(timeout=deadline)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+class Pipeline:
+    """A sandbox and its two daemons."""
+
+    def __init__(self, directory: Path, engine: Engine, **variables: str) -> None:
+        self.sandbox = Sandbox(directory)
+        self.sandbox.up(engine)
+        inherited = {
+            k: v for k, v in os.environ.items()
+            if not k.startswith(("OPENDENTAL_", "MYSQL_", "POSTGRES_", "REPLICATOR_", "LOADER_"))
+        }  # fmt: skip
+        self.environment = {**inherited, **self.sandbox.env(), "REPLICATOR_LOG_FORMAT": "json", **variables}
+        self.replicator = Daemon("replicator", self.environment, directory)
+        self.loader = Daemon("loader", self.environment, directory)
+
+    def start(self) -> None:
+        self.replicator.start()
+        self.loader.start()
+
+    def close(self) -> None:
+        self.replicator.kill()
+        self.loader.kill()
+        self.sandbox.remove()
+
+    def run(self, *arguments: str, deadline: float = 120) -> subprocess.CompletedProcess[str]:
+        """A verb of the command line, in this pipeline's environment."""
+        return subprocess.run(
+            [sys.executable, "-m", "replicator.cli", *arguments],
+            env=self.environment,
+            cwd=self.sandbox.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=deadline,
+            check=False,
+        )
+
+    # --- progress ------------------------------------------------------------------------
+
+    def catch_up(self, deadline: float = 90.0) -> None:
+        """Wait until `raw` shows what the source has committed now, every table streaming."""
+        file, offset = self.sandbox.source_db.query("SHOW MASTER STATUS")[0][:2]
+        goal = (int(file.rpartition(".")[2]), int(offset))
+        wait_until(lambda: self._arrived(goal), deadline, what=lambda: self._where(goal))
+
+    def _arrived(self, goal: tuple[int, int]) -> bool:
+        for daemon in (self.replicator, self.loader):
+            assert daemon.running, f"{daemon.program} has ended:\n{daemon.output[-3000:]}"
+        return self._place() >= goal and not self._unsettled()
+
+    def _place(self) -> tuple[int, int]:
+        with self.sandbox.analytics.connect(dbname=self.sandbox.analytics_db.name) as connection:
+            if not connection.execute("SELECT to_regclass('raw.etl_binlog_offset')").fetchone()[0]:
+                return (0, 0)
+            row = connection.execute(
+                "SELECT source_binlog_file, source_binlog_position FROM raw.etl_binlog_offset"
+            ).fetchone()
+        if row is None or row[0] is None:
+            return (0, 0)
+        return int(row[0].rpartition(".")[2]), int(row[1])
+
+    def _unsettled(self) -> list[tuple[str, str]]:
+        states = self.sandbox.replica_db.query(
+            "SELECT table_name, extraction_status FROM etl_extract_status"
+            " WHERE extraction_status <> 'streaming'"
+        )
+        requests = self.sandbox.replica_db.query(
+            "SELECT table_name, state FROM etl_resync_request WHERE state NOT IN ('done','failed')"
+        )
+        with self.sandbox.analytics.connect(dbname=self.sandbox.analytics_db.name) as connection:
+            loading = connection.execute(
+                "SELECT table_name, transformation_status FROM raw.etl_transform_status"
+                " WHERE transformation_status NOT IN ('streaming', 'dropped')"
+            ).fetchall()
+            known = {
+                row[0]
+                for row in connection.execute("SELECT table_name FROM raw.etl_transform_status")
+            }
+        streaming = {
+            row[0] for row in self.sandbox.replica_db.query(
+                "SELECT table_name FROM etl_extract_status WHERE extraction_status='streaming'"
+            )
+        }  # fmt: skip
+        missing = [(table, "not in raw") for table in sorted(streaming - known)]
+        return [*states, *requests, *loading, *missing]
+
+    def _where(self, goal: tuple[int, int]) -> str:
+        return (
+            f"raw at {goal}; it is at {self._place()}, waiting for {self._unsettled()[:5]}\n"
+            f"replicator: {self.replicator.output[-1500:]}\nloader: {self.loader.output[-1500:]}"
+        )
+
+    # --- the oracle ----------------------------------------------------------------------
+
+    def tables(self) -> list[str]:
+        return [row[0] for row in self.sandbox.source_db.query("SHOW TABLES")]
+
+    def differences(self, tables: list[str] | None = None) -> dict[str, str]:
+        """Tables whose rows are not the same on all three servers, with counts."""
+        found = {}
+        for table in tables if tables is not None else self.tables():
+            columns = self._columns(table)
+            source = self._mysql_rows(self.sandbox.source, "opendental", table, columns)
+            replica = self._mysql_rows(
+                self.sandbox.replica, self.sandbox.replica_db.name, table, columns
+            )
+            raw = self._raw_rows(table, columns)
+            if not source == replica == raw:
+                found[table] = (
+                    f"source {source.total()}, replica {replica.total()}, raw {raw.total()} rows;"
+                    f" {len(source - replica)} + {len(replica - source)} differ on the replica,"
+                    f" {len(source - raw)} + {len(raw - source)} in raw"
+                )
+        return found
+
+    def _columns(self, table: str) -> list[tuple[str, str]]:
+        return [
+            (row[0], row[1].split("(")[0].split(" ")[0])
+            for row in self.sandbox.source_db.query(f"SHOW COLUMNS FROM `{table}`")
+        ]
+
+    def _mysql_rows(
+        self, server: Any, database: str, table: str, columns: list[tuple[str, str]]
+    ) -> Counter[tuple[object, ...]]:
+        names = ", ".join(
+            f"`{name}`" + ("+0e0" if kind == "float" else "") for name, kind in columns
+        )
+        with closing(server.connect(database=database)) as connection:
+            cursor = connection.cursor()
+            cursor.execute("SET time_zone='+00:00'")
+            cursor.execute(f"SELECT {names} FROM `{table}`")
+            kinds = [kind for _, kind in columns]
+            return Counter(
+                tuple(_plain(v, k) for v, k in zip(row, kinds, strict=True))
+                for row in cursor.fetchall()
+            )
+
+    def _raw_rows(self, table: str, columns: list[tuple[str, str]]) -> Counter[tuple[object, ...]]:
+        names = ", ".join(f'"{name}"' for name, _ in columns)
+        with self.sandbox.analytics.connect(dbname=self.sandbox.analytics_db.name) as connection:
+            connection.execute("SET intervalstyle = 'postgres'")
+            kinds = [kind for _, kind in columns]
+            return Counter(
+                tuple(_plain(v, k) for v, k in zip(row, kinds, strict=True))
+                for row in connection.execute(f'SELECT {names} FROM raw."{table}"')
+            )
+
+
+def _plain(value: Any, kind: str) -> object:
+    """A value in the form in which both drivers' answers can be compared."""
+    if value is None:
+        return None
+    if kind == "float":
+        return struct.pack("<f", value)
+    if kind == "double":
+        return struct.pack("<d", value)
+    if isinstance(value, str) and kind in ("date", "datetime", "timestamp"):
+        return None  # 0000-00-00, which PostgreSQL cannot hold and raw has as NULL
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    if kind == "bit" and isinstance(value, bytes):
+        return int.from_bytes(value, "big")
+    return value
+
+
+@pytest.fixture
+def pipeline(server_directory: Path) -> Iterator[NewPipeline]:
+    """Makes pipelines: pipeline("MyISAM"), with further environment variables by keyword."""
+    made: list[Pipeline] = []
+
+    def make(engine: Engine = "InnoDB", **variables: str) -> Pipeline:
+        number = len(list(server_directory.iterdir()))
+        made.append(Pipeline(server_directory / f"pipeline-{number}", engine, **variables))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

@@ -80,7 +80,10 @@ def _widens(old: str, new: str) -> bool:
     for ladder in (_INTEGERS, _FLOATS):
         if old in ladder and new in ladder:
             return ladder.index(new) >= ladder.index(old)
-    return old.split("(", maxsplit=1)[0] == new.split("(", maxsplit=1)[0] in ("numeric", "timestamp") and (
+    return old.split("(", maxsplit=1)[0] == new.split("(", maxsplit=1)[0] in (
+        "numeric",
+        "timestamp",
+    ) and (
         _numbers(old) <= _numbers(new)
         and old.rsplit(")", maxsplit=1)[-1] == new.rsplit(")", maxsplit=1)[-1]
         and _whole_digits(old) <= _whole_digits(new)

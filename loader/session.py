@@ -237,7 +237,8 @@ class Session:
 
     def step(self) -> None:
         """Read what has come, or wait for it; write what is due."""
-        assert self._stream is not None and self._worker is not None
+        assert self._stream is not None
+        assert self._worker is not None
         events = self._stream.read(0.0 if self._batch else self._poll_seconds())
         EVENTS.labels("loader").inc(len(events))
         for event in events:
@@ -353,9 +354,7 @@ class Session:
         self._write([partial(schema.drop_helpers, helpers=touched)])
 
     def _statement(self, statement: Statement) -> None:
-        changes = TableChanges()
-        if not statement.skip:
-            changes = changes_of(statement.query, self._replica, self._rules.carries)
+        changes = changes_of(statement.query, self._replica, self._rules.carries)
         if changes:
             self._write()
         if not statement.in_transaction:

@@ -162,8 +162,7 @@ def _percent_safe(names: Iterable[str]) -> sql.Composed:
 def _equal_to_parameters(names: Iterable[str], operator: str) -> sql.Composed:
     word = sql.SQL(operator)
     return sql.SQL(" AND ").join(
-        sql.SQL("{} {} {}").format(_safe(n), word, sql.Placeholder())
-        for n in names
+        sql.SQL("{} {} {}").format(_safe(n), word, sql.Placeholder()) for n in names
     )
 
 
@@ -337,10 +336,9 @@ def write_exceptions(
 ) -> int:
     """Bring etl_value_exceptions in line with a fold; `known` names the tables that have any."""
     table = fold.plan.table
-    if table in known:
-        if fold.plan.key:
-            keys = [exception_key(key, has_key=True) for key in fold.images]
-            tracking.clear_exceptions(connection, table, keys)
+    if table in known and fold.plan.key:
+        keys = [exception_key(key, has_key=True) for key in fold.images]
+        tracking.clear_exceptions(connection, table, keys)
     faults = faults_of(fold)
     if faults:
         tracking.add_exceptions(connection, table, faults, source)

@@ -31,6 +31,7 @@ TextOf = Callable[[bytes, Faults], bytes | None]
 """A stored value to COPY text; None, with a fault noted, where it becomes NULL."""
 
 _SPECIAL = re.compile(rb"[\\\t\n\r]")
+_SPECIAL_OR_NUL = re.compile(rb"[\\\t\n\r\0]")
 _ESCAPED = {b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
 _UNESCAPED = {b"\\\\": b"\\", b"\\t": b"\t", b"\\n": b"\n", b"\\r": b"\r"}
 _ESCAPE_PAIR = re.compile(rb"\\[\\tnr]")
@@ -68,6 +69,8 @@ def text_of(column: str, charset: str) -> TextOf:
     as_is = charsets.is_utf8(charset)
 
     def convert(data: bytes, faults: Faults) -> bytes | None:
+        if as_is and data.isascii() and _SPECIAL_OR_NUL.search(data) is None:
+            return data
         if decode is None:
             faults.append(ValueFault(column, data, f"no decoder for charset {charset}"))
             return None

@@ -30,7 +30,7 @@ from replicator.binlog.stream import BinlogStream
 from replicator.binlog.transactions import Statement, TransactionReader
 from replicator.exact import Applied, ExactMySQLReplicator
 from replicator.first_copy import FirstCopy, begin_first_copy
-from replicator.reconcile import Reconciler, hidden_name
+from replicator.reconcile import Reconciler, drop_scratch, hidden_name
 from replicator.resync import STREAM, Resync, ResyncRoom, swap
 from replicator.routes import Routes, Window
 from replicator.schema_changes import SchemaChanges
@@ -364,8 +364,7 @@ class Replicator:
     def _end_windows(self) -> None:
         """Tables whose copy window the stream has passed are exact from here on."""
         passed = self._routes.windows_passed(self._replicator.position)
-        for table in passed:
-            self._reconciler.finish(table)
+        self._reconciler.finish_others(self._routes.windowed().difference(passed))
         if passed:
             hashes = schemas_from_catalog(self._replica, self._settings.replication.db, passed)
             execute(self._replica, "BEGIN")
@@ -498,9 +497,7 @@ class Replicator:
     def _finish_swap(self, table: str, request: int, rows: int) -> None:
         """Swap, then tell: leg 2 reloads the table behind this very transaction."""
         swap(self._hidden, table)
-        Reconciler(self._replica, self._hidden, self._settings.replication.db).finish(
-            hidden_name("_resync_", table)
-        )
+        drop_scratch(self._hidden, hidden_name("_resync_", table))
         schema = schemas_from_catalog(self._replica, self._settings.replication.db, [table])[table]
         connection = self._replica
         execute(connection, "BEGIN")

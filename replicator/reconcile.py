@@ -10,6 +10,7 @@ shape, and the server moves them from there by key.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
 import pymysql
@@ -32,6 +33,15 @@ def hidden_name(prefix: str, table: str) -> str:
     return f"{prefix}{table[: 55 - len(prefix)]}_{digest}"
 
 
+def drop_scratch(admin: Any, target: str) -> None:
+    """Remove what a reconciliation of `target` left behind, if anything."""
+    execute(admin, f"DROP TABLE IF EXISTS {quote(_scratch_name(target))}")
+
+
+def _scratch_name(target: str) -> str:
+    return hidden_name("_resync_rows_", target)
+
+
 class Reconciler:
     """Applies rows events to a table in its copy window; the caller holds the transaction."""
 
@@ -45,18 +55,22 @@ class Reconciler:
     def _shape(self, target: str) -> _Shape:
         shape = self._shapes.get(target)
         if shape is None:
-            scratch = hidden_name("_resync_rows_", target)
-            execute(self._admin, f"DROP TABLE IF EXISTS {quote(scratch)}")
+            scratch = _scratch_name(target)
+            drop_scratch(self._admin, target)
             execute(self._admin, f"CREATE TABLE {quote(scratch)} LIKE {quote(target)}")
             shape = _read_shape(self._admin, self._database, target, scratch)
             self._shapes[target] = shape
         return shape
 
+    def finish_others(self, targets: Collection[str]) -> None:
+        """Drop the scratch tables of all targets but these."""
+        for target in set(self._shapes).difference(targets):
+            self.finish(target)
+
     def finish(self, target: str) -> None:
         """The target's window is passed: its scratch table goes."""
-        shape = self._shapes.pop(target, None)
-        if shape is not None:
-            execute(self._admin, f"DROP TABLE IF EXISTS {quote(shape.scratch)}")
+        if self._shapes.pop(target, None) is not None:
+            drop_scratch(self._admin, target)
 
     def apply(self, target: str, table_map: TableMap, event: bytes) -> bool:
         """Apply one rows event; False where the table has no key to do it by."""

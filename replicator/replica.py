@@ -58,6 +58,7 @@ def prepare_database(settings: Settings, charset: str, collation: str) -> None:
     try:
         with translated(server.label):
             if not fetch(connection, "SHOW DATABASES LIKE %s", [server.db.replace("_", r"\_")]):
+                execute(connection, "SET SESSION sql_log_bin=0")  # leg 2 need not follow this
                 execute(
                     connection,
                     f"CREATE DATABASE {quote_mysql_identifier(server.db)}"

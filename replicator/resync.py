@@ -169,7 +169,7 @@ class Resync(threading.Thread):
         if offset is None:
             offset = Offset(STREAM, progress.low, room.identity.server_id, room.identity.uuid)
             tracking.write_offset(room.replica, offset)
-        routes = Routes(lambda _table: False, strict=False)
+        self._routes = routes = Routes(lambda _table: False, strict=False)
         routes.stream(self.table, self.hidden, Window(progress.low, progress.high))
         self._replicator = ExactMySQLReplicator(
             room.replica,
@@ -225,9 +225,17 @@ class Resync(threading.Thread):
             return
         verdict = room.statements.verdict(change.query)
         if isinstance(verdict, Execute) and self.table in verdict.tables:
-            raise TableChanged(self.table)
+            if verdict.kind != "truncate table":
+                raise TableChanged(self.table)
+            self._empty(room)
         if not change.in_transaction:
             self._replicator.apply(Moved(change.position))
+
+    def _empty(self, room: ResyncRoom) -> None:
+        """The table was truncated: from here on the copy is exact, whatever it had read."""
+        self._replicator.flush()
+        execute(room.replica, f"TRUNCATE TABLE {quote(self.hidden)}")
+        self._routes.stream(self.table, self.hidden)
 
     # --- the swap, on the main thread ----------------------------------------------------
 

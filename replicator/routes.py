@@ -87,6 +87,10 @@ class Routes:
         """The table's copy window while the stream has not passed it."""
         return self._windows.get(table)
 
+    def windowed(self) -> set[str]:
+        """Tables whose window the stream has not passed."""
+        return set(self._windows)
+
     def windows_passed(self, position: SourcePosition) -> list[str]:
         """Tables whose window ends at or before `position`."""
         return [t for t, w in self._windows.items() if w.high <= position]

@@ -115,7 +115,8 @@ class SchemaChanges:
             if self._routes.skips(t) or ((w := windows[t]) is not None and here < w.low)
         ]
         inside = [t for t, w in windows.items() if w is not None and w.low <= here < w.high]
-        if not covered and not inside:
+        if not covered and (not inside or set(inside) <= set(verdict.truncated)):
+            # A table that is emptied is exact from there on, whatever its copy had read.
             self._run(statement, verdict)
         elif set(covered) == set(verdict.tables):
             self._note_covered(statement, verdict)
@@ -250,6 +251,7 @@ class SchemaChanges:
                 tracking.set_state(
                     connection, table, TableState.STREAMING, schema_hash=hashes[table].hash
                 )
+                tracking.forget_progress(connection, table)
         for table in outcome.queued:
             tracking.set_state(connection, table, TableState.QUEUED)
             tracking.forget_progress(connection, table)

@@ -12,6 +12,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,7 +23,10 @@ from typing import Any
 import pytest
 
 from replicator.sandbox.cluster import Engine, Sandbox
+from replicator.sandbox.data import load
+from replicator.sandbox.schema import create_tables
 from replicator.sandbox.waiting import wait_until
+from replicator.sandbox.workload import Workload
 
 NewPipeline = Callable[..., "Pipeline"]
 
@@ -83,7 +87,12 @@ class Pipeline:
             k: v for k, v in os.environ.items()
             if not k.startswith(("OPENDENTAL_", "MYSQL_", "POSTGRES_", "REPLICATOR_", "LOADER_"))
         }  # fmt: skip
-        self.environment = {**inherited, **self.sandbox.env(), "REPLICATOR_LOG_FORMAT": "json", **variables}
+        self.environment = {
+            **inherited,
+            **self.sandbox.env(),
+            "REPLICATOR_LOG_FORMAT": "json",
+            **variables,
+        }
         self.replicator = Daemon("replicator", self.environment, directory)
         self.loader = Daemon("loader", self.environment, directory)
 
@@ -123,7 +132,7 @@ class Pipeline:
         return self._place() >= goal and not self._unsettled()
 
     def _place(self) -> tuple[int, int]:
-        with self.sandbox.analytics.connect(dbname=self.sandbox.analytics_db.name) as connection:
+        with self.sandbox.analytics.connect(database=self.sandbox.analytics_db.name) as connection:
             if not connection.execute("SELECT to_regclass('raw.etl_binlog_offset')").fetchone()[0]:
                 return (0, 0)
             row = connection.execute(
@@ -141,7 +150,7 @@ class Pipeline:
         requests = self.sandbox.replica_db.query(
             "SELECT table_name, state FROM etl_resync_request WHERE state NOT IN ('done','failed')"
         )
-        with self.sandbox.analytics.connect(dbname=self.sandbox.analytics_db.name) as connection:
+        with self.sandbox.analytics.connect(database=self.sandbox.analytics_db.name) as connection:
             loading = connection.execute(
                 "SELECT table_name, transformation_status FROM raw.etl_transform_status"
                 " WHERE transformation_status NOT IN ('streaming', 'dropped')"
@@ -211,7 +220,7 @@ class Pipeline:
 
     def _raw_rows(self, table: str, columns: list[tuple[str, str]]) -> Counter[tuple[object, ...]]:
         names = ", ".join(f'"{name}"' for name, _ in columns)
-        with self.sandbox.analytics.connect(dbname=self.sandbox.analytics_db.name) as connection:
+        with self.sandbox.analytics.connect(database=self.sandbox.analytics_db.name) as connection:
             connection.execute("SET intervalstyle = 'postgres'")
             kinds = [kind for _, kind in columns]
             return Counter(
@@ -235,6 +244,48 @@ def _plain(value: Any, kind: str) -> object:
     if kind == "bit" and isinstance(value, bytes):
         return int.from_bytes(value, "big")
     return value
+
+
+class Practice:
+    """Synthetic data on a pipeline's source, and several people who work with it at once."""
+
+    def __init__(self, pipeline: Pipeline, *, size: int, people: int = 4) -> None:
+        self._pipeline = pipeline
+        engine = pipeline.sandbox.engine
+        with closing(self.connect()) as connection:
+            create_tables(connection, engine)
+            load(connection, size, seed=1)
+        self._stop = threading.Event()
+        # Two keep to their own rows, the others get in each other's way.
+        self.people = [
+            Workload(self.connect, seed, worker=seed, shared=seed >= 2) for seed in range(people)
+        ]
+        self._threads = [
+            threading.Thread(target=person.run, args=(self._stop, 60), daemon=True)
+            for person in self.people
+        ]
+
+    def connect(self) -> Any:
+        return self._pipeline.sandbox.source.connect(database="opendental")
+
+    @property
+    def steps(self) -> int:
+        return sum(person.done.total() for person in self.people)
+
+    def __enter__(self) -> Practice:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=30)
+
+    def work(self, steps: int, deadline: float = 60.0) -> None:
+        """Wait until so many more transactions have been made."""
+        goal = self.steps + steps
+        wait_until(lambda: self.steps >= goal, deadline, what=f"{steps} more transactions")
 
 
 @pytest.fixture

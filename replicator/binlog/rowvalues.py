@@ -24,7 +24,8 @@ from replicator.binlog.catalog import CatalogColumn
 
 Encoder = Callable[[bytes], bytes]
 
-_CACHE_ROWS: Final = 1 << 15
+_CACHE_ROWS: Final = 1 << 12
+_CACHE_DAYS: Final = 1 << 15
 _PRINTED_BYTES: Final = 32
 """Longer keys are not worth remembering."""
 
@@ -57,13 +58,14 @@ class Field:
 class Remembered(dict[bytes, bytes]):
     """An encoder that keeps its first answers: dates, fees and codes come back all the time."""
 
-    def __init__(self, encode: Encoder) -> None:
+    def __init__(self, encode: Encoder, size: int = _CACHE_ROWS) -> None:
         super().__init__()
         self._encode = encode
+        self._size = size
 
     def __missing__(self, printed: bytes) -> bytes:
         image = self._encode(printed)
-        if len(self) < _CACHE_ROWS and len(printed) <= _PRINTED_BYTES:
+        if len(self) < self._size and len(printed) <= _PRINTED_BYTES:
             self[printed] = image
         return image
 
@@ -95,11 +97,13 @@ _Made = tuple[int, bytes, Encoder] | None
 def _expression(kind: str, quoted: str) -> str:
     """SQL that prints the column without loss.
 
-    FLOAT by itself prints six digits; times one it is a double, and keeps a zero's sign. ENUM
-    and SET by number are free of charsets. A TIMESTAMP's seconds are free of time zones.
+    FLOAT by itself prints six digits; times one it is a double. No server prints a zero's sign,
+    but the arc tangent has it. ENUM and SET by number are free of charsets. A TIMESTAMP's
+    seconds are free of time zones.
     """
     if kind in ("float", "double"):
-        return f"{quoted} * 1e0"
+        zero = f"IF(ATAN2({quoted}, -1) < 0, '-0', '0')"
+        return f"IF({quoted} = 0, {zero}, {quoted} * 1e0)"
     if kind in ("enum", "set"):
         return f"CAST({quoted} AS UNSIGNED)"
     if kind == "timestamp":
@@ -183,7 +187,7 @@ def fixed_encoder(size: int) -> Encoder:
 def _temporal(kind: str, column: CatalogColumn) -> _Made:
     fsp = column.fsp
     if kind == "date":
-        return 10, b"", Remembered(encode_date).__getitem__
+        return 10, b"", _DATES
     if kind == "datetime":
         return 18, _BYTE[fsp], datetime_encoder(fsp)
     if kind == "timestamp":
@@ -204,14 +208,12 @@ def encode_date(printed: bytes) -> bytes:
 
 def datetime_encoder(fsp: int) -> Encoder:
     """DATETIME2: year times 13 plus month (17 bits with the sign), day, time; the fraction."""
-    days = Remembered(_day_part).__getitem__
-    times = Remembered(_seconds_part).__getitem__
     fraction = _fraction_encoder(fsp)
     number = int.from_bytes
     top = 0x8000000000
 
     def encode(printed: bytes) -> bytes:
-        packed = number(days(printed[:10]), "big") << 17 | number(times(printed[11:19]), "big")
+        packed = number(_DAYS(printed[:10]), "big") << 17 | number(_SECONDS(printed[11:19]), "big")
         return (packed | top).to_bytes(5, "big") + fraction(printed[20:])
 
     return encode if fsp else Remembered(encode).__getitem__
@@ -225,6 +227,12 @@ def _day_part(printed: bytes) -> bytes:
 def _seconds_part(printed: bytes) -> bytes:
     hours, minutes, seconds = printed.split(b":")
     return (int(hours) << 12 | int(minutes) << 6 | int(seconds)).to_bytes(3, "big")
+
+
+# Shared by all columns: a practice knows about as many days as people live.
+_DATES: Final = Remembered(encode_date, _CACHE_DAYS).__getitem__
+_DAYS: Final = Remembered(_day_part, _CACHE_DAYS).__getitem__
+_SECONDS: Final = Remembered(_seconds_part, _CACHE_DAYS).__getitem__
 
 
 def _fraction_encoder(fsp: int) -> Encoder:

@@ -122,10 +122,11 @@ def differences(database: MySQLDatabase, one: str, other: str) -> list[str]:
     encoder = RowImageEncoder(TableLayout.of(catalog))
     checksums = database.query(f"CHECKSUM TABLE `{one}`, `{other}` EXTENDED")
     found = [] if checksums[0][1] == checksums[1][1] else ["checksum"]
+    shown = [f"`{catalog.columns[0].name}`"]
     for column, expression in zip(catalog.columns, encoder.select_list, strict=True):
-        shown = [expression, f"`{column.name}`", f"HEX(`{column.name}`)"]
-        first = catalog.columns[0].name
-        rows = [raw_rows(database, table, [f"`{first}`", *shown]) for table in (one, other)]
-        if rows[0] != rows[1]:
-            found.append(column.name)
+        shown += [expression, f"`{column.name}`", f"HEX(`{column.name}`)"]
+    for left, right in zip(
+        raw_rows(database, one, shown), raw_rows(database, other, shown), strict=True
+    ):
+        found += [shown[at] for at, value in enumerate(left) if value != right[at]]
     return found

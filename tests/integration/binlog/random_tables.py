@@ -65,7 +65,7 @@ def floats(draw: Draw) -> tuple[str, SearchStrategy[str]]:
     least = 0 if "unsigned" in kind else None
     some = st.floats(min_value=least, allow_nan=False, allow_infinity=False, width=width)
     edges = ["0e0", "1e-45", "5e-324", "3.4028234663852886e38", "0.1e0"]
-    edges += [] if "unsigned" in kind else ["-0e0", "-1e-45", "-0.1e0"]
+    edges += [] if "unsigned" in kind else ["-1e-60", "-1e-45", "-0.1e0"]
     return kind, st.sampled_from(edges) | some.map(lambda number: f"{number!r}e0".replace(
         "e0", "" if "e" in repr(number) else "e0"))  # fmt: skip
 
@@ -95,9 +95,13 @@ def texts(draw: Draw) -> tuple[str, SearchStrategy[str]]:
     charset = draw(st.sampled_from(sorted(CHARSETS)))
     most = 255 * 4 // CHARSETS[charset] if draw(st.booleans()) else 300
     kind = draw(st.sampled_from(["char", "varchar", "tinytext", "text", "mediumtext", "longtext"]))
-    length = {"char": draw(st.sampled_from([0, 1, 63, 64, 85, 86, 127, 128, 255])),
-              "varchar": draw(st.sampled_from([0, 1, 63, 64, 85, 86, 255, 256, most]))}.get(kind)
-    packed = " compressed" if kind != "char" and length != 0 and draw(st.integers(0, 5)) == 0 else ""
+    length = {
+        "char": draw(st.sampled_from([0, 1, 63, 64, 85, 86, 127, 128, 255])),
+        "varchar": draw(st.sampled_from([0, 1, 63, 64, 85, 86, 255, 256, most])),
+    }.get(kind)
+    packed = (
+        " compressed" if kind != "char" and length != 0 and draw(st.integers(0, 5)) == 0 else ""
+    )
     size = f"({length})" if length is not None else ""
     limit = min(length if length is not None else 50, 50)
     some = st.text(ALPHABET, max_size=limit).map(text_literal)
@@ -150,7 +154,9 @@ def moments(draw: Draw) -> tuple[str, SearchStrategy[str]]:
     def literal(draw: Draw) -> str:
         if kind == "timestamp":
             day = draw(st.sampled_from(["1970-01-02", "2038-01-18", "2024-02-29"]))
-            return draw(st.sampled_from(["'0000-00-00 00:00:00'", f"'{day} {clock(draw, fsp, 23)}'"]))
+            return draw(
+                st.sampled_from(["'0000-00-00 00:00:00'", f"'{day} {clock(draw, fsp, 23)}'"])
+            )
         if kind == "time":
             sign = draw(st.sampled_from(["", "-"]))
             return f"'{sign}{clock(draw, fsp, draw(st.sampled_from([0, 23, 837])))}'"

@@ -1,0 +1,224 @@
+"""The wiring of the verbs: options are read here, everything else happens in their modules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from config.settings import Settings, load_settings
+from config.tables import load_table_rules
+from replicator.cli import outcome
+from replicator.cli.observation import Observer
+from replicator.cli.outcome import exit_codes, reported, say
+from replicator.cli.resync import chosen, daemons_down, follow, known_tables, queue
+from replicator.cli.resync_view import show_progress
+from replicator.cli.run import run_replicator
+from replicator.cli.sandbox import sandbox_app
+from replicator.cli.status import read_status
+from replicator.cli.status_view import show_status
+from replicator.cli.verify import Options, verify
+from replicator.cli.verify_view import show_report
+from replicator.cli.wait import wait
+from replicator.tracking import RequestState
+
+app = typer.Typer(
+    name="replicator",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Leg 1 of the pipeline, and the verbs that look after both legs.",
+)
+app.add_typer(sandbox_app, name="sandbox")
+
+EnvFile = Annotated[Path, typer.Option(help="Settings to read beside the environment, which wins.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Give up after so many seconds.")]
+_ENV_FILE = Path(".env")
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document, indent=2))
+
+
+@app.command(epilog=exit_codes("asked to stop", "never"))
+def run(env_file: EnvFile = _ENV_FILE) -> None:
+    """Follow the source's binlog and keep the replica exact, until told to stop.
+
+    The first start creates the replica's database and copies every table. SIGTERM and
+    SIGINT end it in good order; killed, it goes on where it was. What it cannot mend
+    by waiting ends it with a message that says what to do.
+
+    \b
+    Examples:
+      replicator run
+      replicator run --env-file /etc/opendental-replicator.env
+    """  # noqa: D301
+    with reported():
+        run_replicator(load_settings(env_file))
+
+
+@app.command(epilog=exit_codes("queued, or done with --wait", "failed, or not done in time"))
+def resync(
+    tables: Annotated[list[str] | None, typer.Argument(help="Tables to reload in full.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Reload every carried table.")] = False,
+    wait_for_it: Annotated[
+        bool, typer.Option("--wait", help="Return when the tables are renewed in raw.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="With --wait: give up after so many seconds.")
+    ] = None,
+    env_file: EnvFile = _ENV_FILE,
+) -> None:
+    """Reload tables through both legs, while everything else streams on.
+
+    Readers of raw see the old rows until the new ones are all there. A request is
+    stored on the replica: where the daemons are down, it is carried out when they run.
+
+    \b
+    Examples:
+      replicator resync patient
+      replicator resync patient appointment --wait --timeout 600
+      replicator resync --all
+    """  # noqa: D301
+    with reported():
+        if everything == bool(tables):
+            raise typer.BadParameter("name tables, or say --all")
+        settings = load_settings(env_file)
+        _resync(settings, None if everything else list(tables or ()), wait_for_it, timeout)
+
+
+def _resync(
+    settings: Settings, names: list[str] | None, wait_for_it: bool, timeout: float | None
+) -> None:
+    with Observer(settings) as observer:
+        known = known_tables(observer, load_table_rules(settings.tables_file))
+        wanted = sorted(known) if names is None else chosen(names, known)
+        numbers = queue(observer, wanted)
+        shown = ", ".join(wanted) if len(wanted) <= 10 else f"{len(wanted)} tables"
+        typer.echo(f"resync requested: {shown}")
+        down = daemons_down(observer)
+        if down:
+            typer.echo(
+                f"not running: {', '.join(down)}; the request is queued, and is carried out"
+                " when both daemons run"
+            )
+        if not wait_for_it:
+            return
+        last = show_progress(follow(observer, numbers, timeout), Console())
+    failed = [request for request in last if request.state == RequestState.FAILED]
+    for request in failed:
+        say(f"resync of {request.table} failed: {request.message or 'see the log'}")
+    open_ones = [request.table for request in last if not request.ended]
+    if open_ones:
+        say(f"not done in time: {', '.join(open_ones)}", "It goes on; replicator status shows how.")
+    if failed or open_ones or not last:
+        raise typer.Exit(outcome.NO)
+
+
+@app.command(
+    epilog=exit_codes(
+        "both daemons run and all servers answer", "a daemon is down or a server out of reach"
+    )
+)
+def status(as_json: Json = False, env_file: EnvFile = _ENV_FILE) -> None:
+    """Show where both legs stand: positions, lag, throughput, tables, resyncs.
+
+    Lag in seconds is the age of the newest source commit that a leg has written, 0 when
+    it has written all there is. Throughput is what the daemons counted during one second.
+
+    \b
+    Examples:
+      replicator status
+      replicator status --json | jq .loader.lag_seconds
+    """  # noqa: D301
+    with reported(), Observer(load_settings(env_file)) as observer:
+        found = read_status(observer)
+        if as_json:
+            _print_json(found.as_json())
+        else:
+            show_status(found, Console())
+        if not found.healthy:
+            raise typer.Exit(outcome.NO)
+
+
+@app.command("wait", epilog=exit_codes("visible in raw", "not in time"))
+def wait_command(
+    timeout: Timeout = 60.0, as_json: Json = False, env_file: EnvFile = _ENV_FILE
+) -> None:
+    """Return when what is committed on the source now is visible in raw.
+
+    \b
+    Examples:
+      replicator wait && dbt run
+      replicator wait --timeout 300
+    """  # noqa: D301
+    with reported(), Observer(load_settings(env_file)) as observer:
+        arrival = wait(observer, timeout)
+        if as_json:
+            _print_json(
+                {
+                    "arrived": arrival.arrived,
+                    "source_position": str(arrival.wanted),
+                    "raw_position": str(arrival.raw) if arrival.raw else None,
+                    "seconds": round(arrival.seconds, 3),
+                    "missing": list(arrival.missing),
+                }
+            )
+        elif arrival.arrived:
+            typer.echo(f"raw shows the source at {arrival.wanted} ({arrival.seconds:.2f} s)")
+        if not arrival.arrived:
+            for reason in () if as_json else arrival.missing:
+                say(reason)
+            if not as_json:
+                say(f"raw does not show {arrival.wanted} after {arrival.seconds:.1f} s")
+            raise typer.Exit(outcome.NO)
+
+
+@app.command("verify", epilog=exit_codes("everything is the same", "something differs"))
+def verify_command(
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="Tables to compare; all where none is named.")
+    ] = None,
+    as_json: Json = False,
+    chunk_rows: Annotated[int, typer.Option(min=1, help="Rows to compare at a time.")] = 10_000,
+    timeout: Annotated[
+        float,
+        typer.Option(min=1, help="Seconds to wait for a leg, and for rows that keep changing."),
+    ] = 60.0,
+    strict: Annotated[
+        bool, typer.Option(help="Count rows that changed at every look as differing.")
+    ] = False,
+    env_file: EnvFile = _ENV_FILE,
+) -> None:
+    """Compare source, replica and raw row by row, while everything streams on.
+
+    Each part is compared at one position: the replica is read when it has passed what
+    the source was read at, raw when it has passed the replica's snapshot. What differs
+    is looked at again before it is called a difference. Prints keys, never values.
+
+    \b
+    Examples:
+      replicator verify
+      replicator verify patient appointment
+      replicator verify --json --chunk-rows 50000
+    """  # noqa: D301
+    with reported():
+        settings = load_settings(env_file)
+        rules = load_table_rules(settings.tables_file)
+        report = verify(settings, rules, tables or (), Options(chunk_rows, timeout))
+        if as_json:
+            _print_json(report.as_json(strict=strict))
+        else:
+            show_report(report, Console(), strict=strict)
+        if not report.exact(strict=strict):
+            raise typer.Exit(outcome.NO)
+
+
+def main() -> None:
+    """Entry point of the `replicator` console script."""
+    app()

@@ -1,0 +1,310 @@
+"""`replicator verify`: is it all there, exactly, on the replica and in `raw`?
+
+Left: settings, and which tables. Right: a `Report`. First every table is summed up
+once on every server; whatever differs is looked at again, key by key, until it is
+equal, certain, or the patience is at its end. Everything streams on meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from config.errors import translated
+from config.settings import Settings
+from config.tables import TableRules
+from replicator import tracking
+from replicator.binlog.schema import TableSchema
+from replicator.cli import keys
+from replicator.cli.barrier import Barrier, NotCaughtUp
+from replicator.cli.observation import Observer
+from replicator.cli.raw_compare import RawComparison
+from replicator.cli.report import (
+    DIFFERENT,
+    NOT_COMPARABLE,
+    UNSETTLED,
+    Comparison,
+    Report,
+    TableReport,
+)
+from replicator.cli.resync import chosen
+from replicator.cli.settling import Settled, Sides, settle
+from replicator.cli.shapes import Shapes, read_shapes
+from replicator.cli.source_compare import (
+    WHOLE,
+    Chunk,
+    SourceComparison,
+    Suspect,
+    TableChangedMeanwhile,
+)
+
+MOST_KEYS = 500
+"""Differing keys that are told of one table; beyond, it is simply wrong."""
+ATTEMPTS = 3
+Progress = Callable[[int, int], None]
+"""Called with the tables that are done, and all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compare: `patience` is what each wait and the settling of rows may take, seconds."""
+
+    chunk_rows: int = 10_000
+    patience: float = 60.0
+
+
+def verify(
+    settings: Settings,
+    rules: TableRules,
+    tables: Sequence[str] = (),
+    options: Options | None = None,
+    progress: Progress = lambda _done, _all: None,
+) -> Report:
+    """Compare `tables`, or everything; raises ConfigError for a table that nobody has."""
+    began = time.monotonic()
+    with Observer(settings) as observer:
+        verifier = _Verifier(observer, rules, options or Options(), progress)
+        report = verifier.run(tables)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+class _Verifier:
+    def __init__(
+        self, observer: Observer, rules: TableRules, options: Options, progress: Progress
+    ) -> None:
+        self._observer = observer
+        self._settings = observer.settings
+        self._rules = rules
+        self._options = options
+        self._progress = progress
+        self._barrier = Barrier(observer, options.patience)
+        self._reports: dict[str, TableReport] = {}
+
+    def run(self, names: Sequence[str]) -> Report:
+        report = Report()
+        try:
+            self._compare(names)
+        except NotCaughtUp as late:
+            report.stopped = str(late)
+        report.tables = [self._reports[name] for name in sorted(self._reports)]
+        return report
+
+    def _compare(self, names: Sequence[str]) -> None:
+        shapes = read_shapes(self._observer, self._rules, self._barrier)
+        wanted = chosen(names, shapes.names) if names else sorted(shapes.names)
+        pending = set(wanted)
+        for attempt in range(1, ATTEMPTS + 1):
+            self._reports.update({name: TableReport(name) for name in pending})
+            pending = self._attempt(shapes, sorted(pending), last=attempt == ATTEMPTS)
+            if not pending:
+                return
+            time.sleep(0.5)
+            shapes = read_shapes(self._observer, self._rules, self._barrier)
+        for name in pending:
+            self._reports[name].replica.worsen(
+                NOT_COMPARABLE, "its definition changed while it was compared"
+            )
+
+    def _attempt(self, shapes: Shapes, names: list[str], *, last: bool) -> set[str]:
+        """Compare the tables once; the names of those to be compared anew."""
+        again = {name for name in names if shapes.faults_of(name)}
+        if last:
+            for name in again:
+                shapes.judge(self._reports[name])
+            again = set()
+        ready = [name for name in names if not shapes.faults_of(name)]
+        for name in list(ready):
+            if shapes.unready(name):
+                shapes.judge(self._reports[name])
+        both = [name for name in ready if shapes.comparable_on_replica(name)]
+        again |= self._source_side(shapes, both)
+        again |= self._raw_side(shapes, [n for n in ready if shapes.comparable_in_raw(n)])
+        return again
+
+    # --- source and replica --------------------------------------------------------------
+
+    def _source_side(self, shapes: Shapes, names: list[str]) -> set[str]:
+        comparison = SourceComparison(self._settings, self._barrier, self._options.chunk_rows)
+        try:
+            return self._against_source(comparison, shapes, names)
+        finally:
+            comparison.close()
+
+    def _against_source(
+        self, comparison: SourceComparison, shapes: Shapes, names: list[str]
+    ) -> set[str]:
+        changed: set[str] = set()
+        suspects: dict[Suspect, Sides] = {}
+        done = 0
+
+        def chunks() -> Iterable[Chunk]:
+            nonlocal done
+            for name in names:
+                try:
+                    yield from comparison.chunks(shapes.replica[name], shapes.rows[name])
+                except TableChangedMeanwhile as error:
+                    changed.update(error.tables)
+                done += 1
+                self._progress(done, 2 * len(names))
+
+        def first_look(batch: Sequence[Chunk]) -> None:
+            for compared in comparison.compare(batch):
+                report = self._reports[compared.chunk.table]
+                report.rows += compared.rows
+                report.chunks += 1
+                if not compared.equal:
+                    suspects.update(comparison.drill(compared.chunk))
+
+        for batch in comparison.batches(chunks()):
+            changed |= _one_by_one(batch, first_look)
+        return changed | self._settle(
+            suspects, comparison.look, shapes, lambda report: report.replica, self._always
+        )
+
+    @staticmethod
+    def _always(_suspect: Suspect) -> bool:
+        return True
+
+    # --- replica and raw -----------------------------------------------------------------
+
+    def _raw_side(self, shapes: Shapes, names: list[str]) -> set[str]:
+        comparison = RawComparison(self._settings, self._barrier, self._options.chunk_rows)
+        try:
+            return self._against_raw(comparison, shapes, names)
+        finally:
+            comparison.close()
+
+    def _against_raw(self, comparison: RawComparison, shapes: Shapes, names: list[str]) -> set[str]:
+        changed: set[str] = set()
+        suspects: dict[Suspect, Sides] = {}
+        done = 0
+
+        def chunks() -> Iterable[Chunk]:
+            nonlocal done
+            for name in names:
+                try:
+                    yield from comparison.chunks(shapes.replica[name], shapes.rows[name])
+                except TableChangedMeanwhile as error:
+                    changed.update(error.tables)
+                done += 1
+                self._progress(len(names) + done, 2 * len(names))
+
+        def first_look(batch: Sequence[Chunk]) -> None:
+            suspects.update(comparison.compare(batch))
+
+        for batch in _batches(chunks(), self._options.chunk_rows):
+            changed |= _one_by_one(batch, first_look)
+        return changed | self._settle(
+            suspects, comparison.look, shapes, lambda report: report.raw, self._raw_is_steady
+        )
+
+    def _raw_is_steady(self, suspect: Suspect) -> bool:
+        """Is nobody reloading the table in `raw` at this moment?"""
+        with translated(self._settings.analytics.label):
+            row = self._observer.analytics.execute(
+                "SELECT transformation_status FROM etl_transform_status WHERE table_name = %s",
+                [suspect[0]],
+            ).fetchone()
+        with translated(self._settings.replication.label):
+            loading = tracking.fetch(
+                self._observer.replica,
+                "SELECT 1 FROM etl_resync_request WHERE state='loading' AND table_name=%s",
+                [suspect[0]],
+            )
+        return row is not None and row[0] == "streaming" and not loading
+
+    # --- settling ------------------------------------------------------------------------
+
+    def _settle(
+        self,
+        suspects: dict[Suspect, Sides],
+        look: Callable[[TableSchema, Sequence[keys.Literals]], dict[Suspect, Sides]],
+        shapes: Shapes,
+        side: Callable[[TableReport], Comparison],
+        steady: Callable[[Suspect], bool],
+    ) -> set[str]:
+        """Judge the suspects; the tables whose definition changed meanwhile."""
+        changed: set[str] = set()
+        kept = self._limited(suspects, side)
+
+        def look_again(wanted: Sequence[Suspect]) -> dict[Suspect, Sides]:
+            found: dict[Suspect, Sides] = {}
+            for table, group in _by_table(wanted).items():
+                try:
+                    found.update(look(shapes.replica[table], group))
+                except TableChangedMeanwhile:
+                    changed.add(table)
+            return found
+
+        settled = settle(
+            kept,
+            look_again,
+            deadline=time.monotonic() + self._options.patience,
+            clock=time.monotonic,
+            pause=time.sleep,
+            steady=steady,
+        )
+        self._note(settled, side)
+        return changed
+
+    def _limited(
+        self, suspects: dict[Suspect, Sides], side: Callable[[TableReport], Comparison]
+    ) -> dict[Suspect, Sides]:
+        kept: dict[Suspect, Sides] = {}
+        for table, group in _by_table(suspects).items():
+            for key in group[:MOST_KEYS]:
+                kept[table, key] = suspects[table, key]
+            if len(group) > MOST_KEYS:
+                side(self._reports[table]).reasons.append(
+                    f"{len(group)} or more rows differ; only {MOST_KEYS} were looked at again"
+                )
+        return kept
+
+    def _note(self, settled: Settled[Suspect], side: Callable[[TableReport], Comparison]) -> None:
+        for suspect, how in sorted(settled.different.items()):
+            comparison = side(self._reports[suspect[0]])
+            comparison.worsen(DIFFERENT)
+            comparison.keys.append(f"{_named(suspect)} {how}")
+        for suspect in sorted(settled.unsettled):
+            comparison = side(self._reports[suspect[0]])
+            comparison.worsen(UNSETTLED)
+            comparison.unsettled.append(_named(suspect))
+
+
+def _named(suspect: Suspect) -> str:
+    _table, key = suspect
+    return "(table without usable key)" if key == WHOLE else ", ".join(map(keys.readable, key))
+
+
+def _by_table(suspects: Iterable[Suspect]) -> dict[str, list[keys.Literals]]:
+    grouped: dict[str, list[keys.Literals]] = {}
+    for table, key in suspects:
+        grouped.setdefault(table, []).append(key)
+    return grouped
+
+
+def _one_by_one(batch: Sequence[Chunk], look: Callable[[Sequence[Chunk]], None]) -> set[str]:
+    """Look at a batch; where a table changed under it, at each chunk for itself."""
+    try:
+        look(batch)
+        return set()
+    except TableChangedMeanwhile as error:
+        if len(batch) == 1:
+            return set(error.tables)
+    return set().union(*(_one_by_one([chunk], look) for chunk in batch))
+
+
+def _batches(chunks: Iterable[Chunk], chunk_rows: int) -> Iterable[list[Chunk]]:
+    """Small tables together, a whole chunk alone: each batch is one snapshot of the replica."""
+    batch: list[Chunk] = []
+    rows = 0
+    for chunk in chunks:
+        if batch and (rows + chunk.rows > chunk_rows or len(batch) >= 100):
+            yield batch
+            batch, rows = [], 0
+        batch.append(chunk)
+        rows += chunk.rows
+    if batch:
+        yield batch

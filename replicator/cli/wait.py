@@ -1,0 +1,97 @@
+"""`replicator wait`: return when what the source holds now is visible in `raw`.
+
+Left: the source's position, read once at the start. Right: an `Arrival`, which says
+when `raw` had passed it, or which leg is behind and whether its daemon runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from config.errors import ReplicatorError, Transient
+from replicator.binlog.position import SourcePosition
+from replicator.cli.observation import Observer
+
+SHORTEST, LONGEST = 0.02, 0.2
+"""Seconds between two looks: the first ones soon, for the answer is usually near."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How waiting ended; `missing` says why it did not end well."""
+
+    wanted: SourcePosition
+    raw: SourcePosition | None
+    seconds: float
+    missing: tuple[str, ...] = ()
+
+    @property
+    def arrived(self) -> bool:
+        """Does `raw` show the wanted position?"""
+        return self.raw is not None and self.raw >= self.wanted
+
+
+def wait(
+    observer: Observer,
+    timeout: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> Arrival:
+    """Wait until `raw` shows what is committed on the source now, at most `timeout` seconds."""
+    began = clock()
+    wanted = observer.source_position()
+    shown: SourcePosition | None = None
+    interval = SHORTEST
+    while True:
+        shown = _shown(observer) or shown
+        spent = clock() - began
+        if shown is not None and shown >= wanted:
+            return Arrival(wanted, shown, spent)
+        if spent >= timeout:
+            return Arrival(wanted, shown, spent, missing(observer, wanted))
+        pause(min(interval, timeout - spent))
+        interval = min(interval * 1.3, LONGEST)
+
+
+def _shown(observer: Observer) -> SourcePosition | None:
+    """What `raw` shows; None while PostgreSQL is away, which may pass before the time is up."""
+    try:
+        offset = observer.raw_offset()
+    except Transient:
+        observer.close()
+        return None
+    return offset.source if offset else None
+
+
+def missing(observer: Observer, wanted: SourcePosition) -> tuple[str, ...]:
+    """What stands between the source and `raw`, in words."""
+    said: list[str] = []
+    for look in (_leg_1, _leg_2):
+        try:
+            said += look(observer, wanted)
+        except ReplicatorError as error:
+            said.append(str(error))
+    return tuple(said) or ("raw was about to show it",)
+
+
+def _leg_1(observer: Observer, wanted: SourcePosition) -> list[str]:
+    offset = observer.replica_offset()
+    runs = "runs" if observer.replicator_runs() else "is not running"
+    if offset is None:
+        return [f"the replicator has never copied anything yet and {runs}"]
+    if offset.position >= wanted:
+        return []
+    return [f"the replicator {runs}; the replica shows {offset.position}, wanted {wanted}"]
+
+
+def _leg_2(observer: Observer, wanted: SourcePosition) -> list[str]:
+    offset = observer.raw_offset()
+    runs = "runs" if observer.loader_runs() else "is not running"
+    if offset is None or offset.source is None:
+        return [f"the loader has never written anything yet and {runs}"]
+    if offset.source >= wanted:
+        return []
+    return [f"the loader {runs}; raw shows {offset.source}, wanted {wanted}"]

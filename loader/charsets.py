@@ -57,6 +57,7 @@ _SINGLE_BYTE = {
     "macroman": "mac_roman",
     "tis620": "tis_620",
 }
+SINGLE_BYTE_SETS = tuple(_SINGLE_BYTE)
 _UNDEFINED = "\ufffe"
 _PATCHES: dict[str, dict[int, str]] = {
     "latin1": {byte: chr(byte) for byte in (0x81, 0x8D, 0x8F, 0x90, 0x9D)},

@@ -29,7 +29,7 @@ def load_keyless(copier: Copier, postgres: PostgresConnection, table: str) -> So
     else:
         schema.apply_emptied(postgres, name, schema.diff(current, shape), shape.key)
     tracking.clear_all_exceptions(postgres, table)
-    rows = copier.fill(name, table_schema, opened.mark, lambda: False)
+    rows, _faults = copier.fill(name, table_schema, opened.mark, lambda: False)
     tracking.rename_exceptions(postgres, name, table)
     tracking.set_watermark(postgres, table, opened.mark.position if opened.mark else None)
     tracking.note_loaded(postgres, table, rows, table_schema.hash)

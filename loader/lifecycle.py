@@ -50,6 +50,11 @@ class Table:
             return bool(plan.key)
         return self.state == STREAMING
 
+    def take_requests(self) -> list[int]:
+        """The resync requests that end with what has just been done."""
+        taken, self.requests = self.requests, []
+        return taken
+
     def target(self) -> Target:
         """Where its row changes go."""
         return Target(self.name, into_raw=not self.hidden, into_touched=self.loading)
@@ -145,4 +150,3 @@ class Tables:
             table.state = STREAMING
             table.hidden = table.touched = False
             table.request = table.loaded = table.writer = None
-            table.requests = []

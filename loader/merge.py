@@ -32,21 +32,22 @@ def merge(
     *,
     hidden: bool,
     touched: bool,
+    exceptions: bool,
 ) -> int:
     """Merge one copy; return the rows written.
 
     `hidden`: the stream wrote this table's changes only to the touched table.
-    `touched`: there is such a table.
+    `touched`: there is such a table. `exceptions`: the table has or had value exceptions.
     """
     name = raw_name(loaded.request.table)
     helper = loaded.request.helper
     job = _Merge(connection, name, helper, helper_name(TOUCHED, loaded.request.table))
     shape = shape_of(table_schema)
-    job.move_exceptions(loaded.request.table, touched=touched)
+    if exceptions:
+        job.move_exceptions(loaded.request.table, touched=touched)
     if loaded.request.first:
         if touched:
             job.replay_touched(helper, shape)
-        schema.drop_table(connection, name)
         job.rename(helper)
         rows = loaded.rows
     elif hidden or not job.reshape(shape):
@@ -56,7 +57,8 @@ def merge(
         rows = loaded.rows
     else:
         rows = job.write_differences(shape, touched=touched)
-    schema.drop_helpers(connection, helpers_of(loaded.request.table))
+    if touched or not loaded.request.first:
+        schema.drop_helpers(connection, helpers_of(loaded.request.table))
     tracking.note_loaded(connection, loaded.request.table, rows, table_schema.hash)
     return rows
 

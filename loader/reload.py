@@ -17,7 +17,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -33,7 +33,7 @@ from loader.replica import SourceMark
 from loader.schema import LOAD, RELOAD, RawTable, helper_name, quoted
 from loader.types import CLOSING_COLUMNS, raw_columns, raw_name
 from loader.upsert import blocks, exception_key
-from loader.values import NULL, Faults, TextOf, ValueFault, escaped
+from loader.values import NULL, Faults, ValueFault, escaped
 from replicator.binlog.position import ReplicaPosition
 from replicator.binlog.schema import TableSchema, schemas_from_catalog
 
@@ -76,6 +76,8 @@ class LoadedTable:
     after: ReplicaPosition
     """The binlog's end behind the snapshot: nothing in the copy lies beyond it."""
     rows: int = 0
+    faults: int = 0
+    """Values that PostgreSQL cannot hold, noted under the helper table's name."""
 
 
 def shape_of(table_schema: TableSchema) -> RawTable:
@@ -201,13 +203,15 @@ class Copier:
         shape = shape_of(table_schema)
         schema.drop_helpers(self._postgres, [request.helper])
         schema.create_table(self._postgres, request.helper, shape, unlogged=not request.first)
-        rows = self.fill(request.helper, table_schema, opened.mark, request.cancelled.is_set)
+        rows, faults = self.fill(
+            request.helper, table_schema, opened.mark, request.cancelled.is_set
+        )
         if request.first and shape.key:
             name = schema.key_name(raw_name(request.table))
             schema.add_key(self._postgres, request.helper, name, shape.key)
         if rows >= ANALYZE_FROM:
             self._postgres.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(request.helper)))
-        return LoadedTable(request, table_schema, opened.mark, opened.before, opened.after, rows)
+        return replace(result, rows=rows, faults=faults)
 
     def _cancelled(self) -> CopyCancelled:
         """End the running SELECT, so that closing its cursor need not read it to the end."""
@@ -222,8 +226,8 @@ class Copier:
         table_schema: TableSchema,
         mark: SourceMark | None,
         cancelled: Callable[[], bool],
-    ) -> int:
-        """Copy the snapshot's rows into the PostgreSQL table `target`; return their number.
+    ) -> tuple[int, int]:
+        """Copy the snapshot's rows into the table `target`; return (rows, faulty values).
 
         Value exceptions are kept under the name `target`, until the merge renames them.
         """
@@ -244,7 +248,7 @@ class Copier:
         position = mark.position if mark else None
         if reader.faults:
             tracking.add_exceptions(self._postgres, target, reader.faults, position)
-        return reader.rows
+        return reader.rows, len(reader.faults)
 
 
 @contextmanager
@@ -284,7 +288,7 @@ class TableReader:
 
     def __init__(self, table_schema: TableSchema) -> None:
         self.select_list = ", ".join(map(selected.expression, table_schema.columns))
-        self._convert: list[TextOf] = [selected.converter(c) for c in table_schema.columns]
+        self._convert = [selected.converter(c) for c in table_schema.columns]
         self._key = table_schema.primary_key
         self.faults: list[tuple[str, ValueFault]] = []
         self.rows = 0
@@ -294,7 +298,13 @@ class TableReader:
         for row in rows:
             faults: Faults = []
             fields = [
-                NULL if value is None or (text := convert(value, faults)) is None else text
+                NULL
+                if value is None
+                else value
+                if convert is None
+                else NULL
+                if (text := convert(value, faults)) is None
+                else text
                 for value, convert in zip(row, self._convert, strict=True)
             ]
             line = b"\t".join(fields)

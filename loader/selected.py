@@ -47,14 +47,14 @@ def expression(column: Column) -> str:
     return name
 
 
-def converter(column: Column) -> TextOf:
-    """How what comes for a column becomes COPY text."""
+def converter(column: Column) -> TextOf | None:
+    """How what comes for a column becomes COPY text; None where it already is."""
     kind = column.type
     name = types.raw_name(column.name)
     if kind.base in types.CHARACTER or kind.base in ("enum", "set"):
         return text_of(name, kind.charset) if kind.charset else _binary
     if kind.base == "json":
-        return partial(_json, text_of(name, "utf8mb4"))
+        return partial(_json, name, text_of(name, "utf8mb4"))
     if kind.base in types.BINARY or kind.base in types.GEOMETRY:
         return _binary
     special = _SPECIAL.get(kind.base)
@@ -62,11 +62,7 @@ def converter(column: Column) -> TextOf:
         return special(name)
     if kind.base == "bit":
         return partial(_bits, kind.length or 1)
-    return _as_it_is
-
-
-def _as_it_is(data: bytes, _faults: Faults) -> bytes:
-    return data
+    return None
 
 
 def _binary(data: bytes, _faults: Faults) -> bytes:
@@ -77,9 +73,9 @@ def _bits(width: int, data: bytes, _faults: Faults) -> bytes:
     return bits(data, width)
 
 
-def _json(convert: TextOf, data: bytes, faults: Faults) -> bytes | None:
+def _json(name: str, convert: TextOf, data: bytes, faults: Faults) -> bytes | None:
     if rb"\u0000" in data:
-        faults.append(ValueFault("", data, "NUL in JSON"))
+        faults.append(ValueFault(name, data, "NUL in JSON"))
         return None
     return convert(data, faults)
 

@@ -58,7 +58,10 @@ log = structlog.get_logger()
 LOCK_WAIT_SECONDS = 15.0
 IDLE_OFFSET_SECONDS = 5.0
 """How often a position that moved without any change for us is stored."""
-READS_PER_STEP_SECONDS = 0.5
+PEEK_SECONDS = 0.0005
+"""How long to look for more before a batch that is not full is written."""
+STREAM_SESSION = "SET SESSION net_write_timeout = 3600"
+"""So that the replica does not hang up while a large merge keeps us from reading."""
 
 
 @dataclass(slots=True)
@@ -153,11 +156,9 @@ class Session:
         return stored
 
     def _first_offset(self) -> Offset:
-        """Where the replica's binlog ends: the position first, then what is true there or later."""
-        position = rep.binlog_end(self._query)
+        """Where the replica's binlog ends, and a source position that is surely before it."""
         mark = rep.read_mark(self._query, self._database)
-        # The mark may be later than the position. It only dates rows of transactions that
-        # carry none themselves, so that does no harm; the stream's own marks follow.
+        position = rep.binlog_end(self._query)
         return Offset(
             position,
             self._server_id,
@@ -214,7 +215,7 @@ class Session:
         tuning = self._settings.loader
         server = self._settings.replication
         self._stream = BinlogStream(
-            partial(connect_mysql, server),
+            partial(connect_mysql, server, init_command=STREAM_SESSION),
             server_id=tuning.server_id,
             heartbeat_seconds=tuning.heartbeat_seconds,
             name="replica",
@@ -239,7 +240,7 @@ class Session:
         """Read what has come, or wait for it; write what is due."""
         assert self._stream is not None
         assert self._worker is not None
-        events = self._stream.read(0.0 if self._batch else self._poll_seconds())
+        events = self._stream.read(PEEK_SECONDS if self._batch else self._poll_seconds())
         EVENTS.labels("loader").inc(len(events))
         for event in events:
             for change in self._reader.feed(event):
@@ -381,10 +382,12 @@ class Session:
         if not names:
             return
         actions: list[Action] = []
+        finished: list[int] = []
         for name in names:
-            self._tables.drop(name)
+            finished += self._tables.drop(name).take_requests()
             actions.append(partial(_drop_action, table=name))
         self._write(actions)
+        self._finish(finished)
 
     def _truncate(self, names: tuple[str, ...]) -> None:
         for name in names:
@@ -441,7 +444,7 @@ class Session:
         finally:
             connections.close_replica()
         table.watermark = mark.position if mark else None
-        finished = table.requests
+        finished = table.take_requests()
         self._tables.merged([table])
         self._write()
         self._finish(finished)
@@ -453,7 +456,7 @@ class Session:
         with translated(self._settings.analytics.label):
             written = self._writer.write(batch, self._offset, actions)
         self._stored_at, self._moved = time.monotonic(), False
-        finished = [number for table in written.merged for number in table.requests]
+        finished = [number for table in written.merged for number in table.take_requests()]
         self._tables.merged(written.merged)
         if batch:
             self._measure(batch, self._stored_at - began)

@@ -17,6 +17,7 @@ from psycopg import sql
 
 from config.connections import PostgresConnection
 from config.errors import AlreadyRunning
+from config.metrics import VALUE_EXCEPTIONS
 from loader.values import ValueFault
 from replicator.binlog.position import ReplicaPosition, SourcePosition
 
@@ -131,7 +132,7 @@ def read_offset(connection: PostgresConnection) -> Offset | None:
         return None
     source = SourcePosition(row[4], row[5]) if row[4] else None
     moment: datetime | None = row[6]
-    stamp = moment.astimezone(UTC).isoformat(" ") if moment else None
+    stamp = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00") if moment else None
     return Offset(ReplicaPosition(row[0], row[1]), row[2], row[3], source, stamp)
 
 
@@ -270,4 +271,5 @@ def add_exceptions(
     )
     with connection.cursor() as cursor, cursor.copy(copy) as sink:
         for key, fault in faults:
+            VALUE_EXCEPTIONS.labels(fault.reason).inc()
             sink.write_row((table, key, fault.column, fault.original, fault.reason, file, offset))

@@ -333,7 +333,7 @@ def write_exceptions(
     fold: TableFold,
     known: set[str],
     source: SourcePosition | None,
-) -> int:
+) -> None:
     """Bring etl_value_exceptions in line with a fold; `known` names the tables that have any."""
     table = fold.plan.table
     if table in known and fold.plan.key:
@@ -343,7 +343,6 @@ def write_exceptions(
     if faults:
         tracking.add_exceptions(connection, table, faults, source)
         known.add(table)
-    return len(faults)
 
 
 def ensure_shape(connection: PostgresConnection, table: str, shape: RawTable) -> bool:

@@ -13,7 +13,7 @@ import structlog
 
 from config.connections import PostgresConnection
 from config.errors import SchemaDrift
-from config.metrics import COPIED_ROWS, RELOADS, ROWS, TRANSACTIONS, VALUE_EXCEPTIONS
+from config.metrics import COPIED_ROWS, RELOADS, ROWS, TRANSACTIONS
 from loader import schema, tracking, upsert
 from loader.batch import Batch, TableFold
 from loader.lifecycle import Table, Tables
@@ -80,11 +80,7 @@ class Writer:
                     writer.write_small(fold)
 
     def _keep_exceptions(self, fold: TableFold, offset: Offset) -> None:
-        count = upsert.write_exceptions(
-            self._connection, fold, self._with_exceptions, offset.source
-        )
-        if count:
-            VALUE_EXCEPTIONS.labels("stream").inc(count)
+        upsert.write_exceptions(self._connection, fold, self._with_exceptions, offset.source)
         if fold.unwritable:
             log.warning(
                 "row_not_written",
@@ -122,10 +118,16 @@ class Writer:
         loaded = table.loaded
         if loaded is None or loaded.schema is None:
             return 0
+        if loaded.faults:
+            self._with_exceptions.add(table.name)
         rows = merge(
-            self._connection, loaded, loaded.schema, hidden=table.hidden, touched=table.touched
+            self._connection,
+            loaded,
+            loaded.schema,
+            hidden=table.hidden,
+            touched=table.touched,
+            exceptions=table.name in self._with_exceptions,
         )
-        self._with_exceptions.add(table.name)
         log.info(
             "table_loaded",
             table=table.name,

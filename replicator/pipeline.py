@@ -70,9 +70,7 @@ class ELTPipeline:
                 return False
             return not self._copies_under_way()
 
-        run(
-            _Until(Replicator(self._settings, rules), done, stop := stop or threading.Event()), stop
-        )
+        _run_until(Replicator(self._settings, rules), done, stop)
 
     def _copies_under_way(self) -> bool:
         connection = self._observer.replica
@@ -101,7 +99,7 @@ class ELTPipeline:
                 return False
             return shown is not None and not self._loads_under_way()
 
-        run(_Until(Loader(self._settings), done, stop := stop or threading.Event()), stop)
+        _run_until(Loader(self._settings), done, stop)
 
     def _loads_under_way(self) -> bool:
         status = read_status(self._observer, rates=False)
@@ -121,6 +119,11 @@ class ELTPipeline:
         rules = load_table_rules(self._settings.tables_file)
         known = resync.known_tables(self._observer, rules)
         return resync.queue(self._observer, resync.chosen(tables, known))
+
+
+def _run_until(leg: Leg, done: Callable[[], bool], stop: threading.Event | None) -> None:
+    stop = stop or threading.Event()
+    run(_Until(leg, done, stop), stop)
 
 
 class _Until:

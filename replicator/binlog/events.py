@@ -331,7 +331,12 @@ class OptionalMetadata:
         cls, types: bytes, metadata: tuple[int, ...], block: bytes, *, mariadb: bool
     ) -> OptionalMetadata:
         """Read the type-length-value fields that end a TABLE_MAP event."""
-        return _MetadataParser(types, metadata, mariadb).parse(block)
+        try:
+            return _MetadataParser(types, metadata, mariadb).parse(block)
+        except (ValueError, IndexError):
+            raise UnknownEvent(
+                "a TABLE_MAP event's metadata does not fit its columns", hint=_MALFORMED_HINT
+            ) from None
 
 
 class _MetadataParser:
@@ -342,7 +347,9 @@ class _MetadataParser:
         real = [real_type(c, m) for c, m in zip(types, metadata, strict=True)]
         self.width = len(real)
         self.numeric = [i for i, t in enumerate(real) if t in numeric]
-        self.character = [i for i, t in enumerate(real) if t in _CHARACTER or t == _STRING]
+        # MariaDB gives geometry columns a charset too (63: binary).
+        character = _CHARACTER | {_STRING} | ({_GEOMETRY} if mariadb else set())
+        self.character = [i for i, t in enumerate(real) if t in character]
         self.enumerated = [i for i, t in enumerate(real) if t in (_ENUM, _SET)]
         self.enums = [i for i, t in enumerate(real) if t == _ENUM]
         self.sets = [i for i, t in enumerate(real) if t == _SET]

@@ -57,7 +57,7 @@ def run(env_file: EnvFile = _ENV_FILE) -> None:
     Examples:
       replicator run
       replicator run --env-file /etc/opendental-replicator.env
-    """  # noqa: D301
+    """
     with reported():
         run_replicator(load_settings(env_file))
 
@@ -84,7 +84,7 @@ def resync(
       replicator resync patient
       replicator resync patient appointment --wait --timeout 600
       replicator resync --all
-    """  # noqa: D301
+    """
     with reported():
         if everything == bool(tables):
             raise typer.BadParameter("name tables, or say --all")
@@ -135,7 +135,7 @@ def status(as_json: Json = False, env_file: EnvFile = _ENV_FILE) -> None:
     Examples:
       replicator status
       replicator status --json | jq .loader.lag_seconds
-    """  # noqa: D301
+    """
     with reported(), Observer(load_settings(env_file)) as observer:
         found = read_status(observer)
         if as_json:
@@ -156,7 +156,7 @@ def wait_command(
     Examples:
       replicator wait && dbt run
       replicator wait --timeout 300
-    """  # noqa: D301
+    """
     with reported(), Observer(load_settings(env_file)) as observer:
         arrival = wait(observer, timeout)
         if as_json:
@@ -206,7 +206,7 @@ def verify_command(
       replicator verify
       replicator verify patient appointment
       replicator verify --json --chunk-rows 50000
-    """  # noqa: D301
+    """
     with reported():
         settings = load_settings(env_file)
         rules = load_table_rules(settings.tables_file)

@@ -64,7 +64,7 @@ def _enter_database(connection: MySQLConnection, server: MySQLServer) -> None:
     database = quote(server.db)
     try:
         execute(connection, f"USE {database}")
-        for (table,) in fetch(connection, "SHOW FULL TABLES WHERE Table_type='BASE TABLE'")[:1]:
+        for table, _kind in fetch(connection, "SHOW FULL TABLES WHERE Table_type='BASE TABLE'")[:1]:
             execute(connection, f"SELECT 1 FROM {quote(table)} LIMIT 0")
     except pymysql.MySQLError as error:
         if error.args and error.args[0] == _NO_DATABASE:

@@ -68,7 +68,7 @@ def up(directory: Directory = DIRECTORY, engine: EngineName = "MyISAM") -> None:
       replicator sandbox up
       replicator run --env-file .sandbox/.env
       set -a; . .sandbox/.env; set +a
-    """  # noqa: D301
+    """
     chosen = _engine(engine)
     with reported(), _failing():
         sandbox = Sandbox(directory)
@@ -87,7 +87,7 @@ def down(
     Examples:
       replicator sandbox down
       replicator sandbox down --remove
-    """  # noqa: D301
+    """
     with reported(), _failing():
         sandbox = Sandbox(directory)
         if not sandbox.exists:
@@ -112,7 +112,7 @@ def load(
     Examples:
       replicator sandbox load
       replicator sandbox load --patients 20000
-    """  # noqa: D301
+    """
     with reported(), _failing():
         sandbox = _running(directory)
         with closing(sandbox.source_db.connect()) as connection:
@@ -128,7 +128,7 @@ def env(directory: Directory = DIRECTORY) -> None:
     \b
     Examples:
       replicator status --env-file "$(replicator sandbox env)"
-    """  # noqa: D301
+    """
     with reported(), _failing():
         typer.echo(write_env(_running(directory)))
 
@@ -149,7 +149,7 @@ def demo(
     Examples:
       replicator sandbox demo
       DEMO_SECONDS=120 replicator sandbox demo --engine InnoDB
-    """  # noqa: D301
+    """
     chosen = _engine(engine)
     with reported(), _failing():
         if not run_demo(seconds, patients, chosen):

@@ -61,6 +61,11 @@ SINGLE_BYTE_SETS = tuple(_SINGLE_BYTE)
 _UNDEFINED = "\ufffe"
 _PATCHES: dict[str, dict[int, str]] = {
     "latin1": {byte: chr(byte) for byte in (0x81, 0x8D, 0x8F, 0x90, 0x9D)},
+    "cp1256": dict.fromkeys((0x8A, 0x8F, 0x98, 0x9A, 0x9F, 0xAA, 0xC0, 0xFF), _UNDEFINED),
+    "cp866": {0xFC: "\u207f", 0xFD: "\u00b2"},
+    "greek": {0xA1: "\u02bd", 0xA2: "\u02bc"} | dict.fromkeys((0xA4, 0xA5, 0xAA), _UNDEFINED),
+    "hebrew": {0xAF: "\u203e"},
+    "koi8u": {0x95: "\u2022"},
 }
 
 

@@ -29,7 +29,7 @@ from replicator.binlog.schema import schemas_from_catalog
 from replicator.binlog.stream import BinlogStream
 from replicator.binlog.transactions import Statement, TransactionReader
 from replicator.exact import Applied, ExactMySQLReplicator
-from replicator.first_copy import FirstCopy, begin_first_copy
+from replicator.first_copy import FirstCopy, Watch, begin_first_copy, log_stages
 from replicator.reconcile import Reconciler, drop_scratch, hidden_name
 from replicator.resync import STREAM, Resync, ResyncRoom, swap
 from replicator.routes import Routes, Window
@@ -50,8 +50,10 @@ _RAW_SESSION = ("SET character_set_results=NULL", "SET time_zone='+00:00'")
 class Replicator:
     """The whole of leg 1 for one source database."""
 
-    def __init__(self, settings: Settings, rules: TableRules) -> None:
+    def __init__(self, settings: Settings, rules: TableRules, watch: Watch | None = None) -> None:
+        """`watch` is told of each step of a first copy; log lines by default."""
         self._settings = settings
+        self._watch = watch or log_stages()
         self._rules = rules
         self._closers: list[Any] = []
         self._copy: FirstCopy | None = None
@@ -245,6 +247,7 @@ class Replicator:
                     self._catalog,
                     settings.source.db,
                     copying,
+                    self._watch,
                 )
 
     def _set_routes(self) -> list[str]:

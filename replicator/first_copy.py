@@ -7,7 +7,9 @@ from before the first chunk, takes them through it. Every chunk is a resumable p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
@@ -20,6 +22,9 @@ from replicator.snapshot import TableChanged, TableCopier, TableGone
 from replicator.tracking import CopyProgress, Offset, TableState, execute
 
 log = structlog.get_logger(__name__)
+
+LOG_SECONDS = 5.0
+"""Between two lines about a copy under way."""
 
 
 def begin_first_copy(replica: Any, offset: Offset, tables: Sequence[src.SourceTable]) -> None:
@@ -47,12 +52,46 @@ def begin_first_copy(replica: Any, offset: Offset, tables: Sequence[src.SourceTa
     log.info("first_copy_started", tables=len(tables), position=str(offset.position))
 
 
+@dataclass(frozen=True, slots=True)
+class CopyStage:
+    """How far the first copy is; `rows_expected` rests on the engine's estimates."""
+
+    table: str
+    tables_done: int
+    tables: int
+    rows: int
+    rows_expected: int
+
+
+Watch = Callable[[CopyStage], None]
+
+
+def log_stages() -> Watch:
+    """A watcher that logs now and then."""
+    last = time.monotonic()
+
+    def watch(stage: CopyStage) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LOG_SECONDS:
+            last = time.monotonic()
+            log.info("first_copy_goes_on", **asdict(stage))
+
+    return watch
+
+
 class FirstCopy:
-    """Copies the tables named; `step` does one chunk."""
+    """Copies the tables named; `step` does one chunk, and tells `watch`."""
 
     def __init__(
-        self, copier: TableCopier, replica: Any, catalog: Any, source_db: str, tables: list[str]
+        self,
+        copier: TableCopier,
+        replica: Any,
+        catalog: Any,
+        source_db: str,
+        tables: list[str],
+        watch: Watch,
     ) -> None:
+        self._watch = watch
         self._copier = copier
         self._replica = replica
         self._there = {t.name: t for t in src.base_tables(catalog, source_db)}
@@ -60,6 +99,9 @@ class FirstCopy:
         self._progress = tracking.copy_progresses(replica)
         self._current: CopyProgress | None = None
         self._done = 0
+        self._tables = len(tables)
+        self._rows = sum(p.rows for name, p in self._progress.items() if name in tables)
+        self._expected = sum(t.rows for name, t in self._there.items() if name in tables)
 
     def step(self) -> bool:
         """Copy one more chunk; True when every table is copied."""
@@ -90,9 +132,15 @@ class FirstCopy:
         if not progress.complete:
             progress = self._copier.copy_chunk(table, progress)
         metrics.COPIED_ROWS.labels("replicator").inc(progress.rows - before)
+        self._rows += progress.rows - before
         self._current = progress
         if progress.complete:
             self._finish(progress)
+        self._watch(
+            CopyStage(
+                table.name, self._done, self._tables, self._rows, max(self._expected, self._rows)
+            )
+        )
 
     def _finish(self, progress: CopyProgress) -> None:
         tracking.set_state(

@@ -232,6 +232,7 @@ def _joined_frames(view: memoryview, at: int) -> tuple[bytes | None, int]:
 def _has_checksum_byte(version: str) -> bool:
     """MariaDB from 5.3 and MySQL from 5.6.1 end the event with an algorithm and a checksum."""
     numbers = [
-        int("".join(filter(str.isdigit, part)) or 0) for part in version.split("-", maxsplit=1)[0].split(".")
+        int("".join(filter(str.isdigit, part)) or 0)
+        for part in version.split("-", maxsplit=1)[0].split(".")
     ]
     return "MariaDB" in version or tuple(numbers[:3]) >= (5, 6, 1)

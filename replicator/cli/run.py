@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
+from rich.console import Console
 
 from config import metrics
 from config.errors import ConfigError, ReplicatorError
@@ -18,6 +19,7 @@ from config.settings import Settings
 from config.tables import load_table_rules
 from loader.daemon import run, stop_on_signals
 from replicator.cli import preflight
+from replicator.cli.copy_view import watching
 from replicator.daemon import Replicator
 
 log = structlog.get_logger()
@@ -30,7 +32,8 @@ def run_replicator(settings: Settings) -> None:
     try:
         with stop_on_signals() as stop, _metrics(settings):
             preflight.check(settings)
-            run(Replicator(settings, rules), stop)
+            with watching(Console(stderr=True)) as watch:
+                run(Replicator(settings, rules, watch), stop)
     except ReplicatorError as error:
         metrics.HALTS.labels("replicator", type(error).__name__).inc()
         log.error("halted", leg="replicator", error=type(error).__name__)

@@ -22,9 +22,10 @@ def test_every_byte_means_what_the_server_says(replica_server: MariaDBServer, na
             )
             row = cursor.fetchone()
             assert row is not None
-            server = bytes.fromhex(row[0]).decode("utf-16-be")
+            # Where its table has nothing the server writes a question mark or, for tis620, U+FFFD.
+            server = bytes.fromhex(row[0]).decode("utf-16-be").replace("\ufffd", "?")
             try:
                 ours = decode(bytes([byte]))
             except UnicodeDecodeError:
-                ours = "?"  # as the server writes a byte that its table lacks
+                ours = "?"
             assert (hex(byte), ours) == (hex(byte), server)

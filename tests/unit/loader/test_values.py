@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import math
 import struct
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -85,12 +84,6 @@ def test_a_float_is_written_so_that_it_reads_back_the_same(number: float) -> Non
     back = float(text)
     assert struct.pack("<f", back) == struct.pack("<f", number)
     assert math.copysign(1, back) == math.copysign(1, number)
-
-
-@dataclass
-class TypeCase:
-    kind: Column
-    raw: str
 
 
 @pytest.mark.parametrize(

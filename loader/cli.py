@@ -12,11 +12,12 @@ from typing import Annotated
 import structlog
 import typer
 
+from config.daemon import run, stop_on_signals
 from config.errors import EXIT_HALT, Halt, ReplicatorError
 from config.logs import configure_logging
 from config.metrics import HALTS, serve_metrics
 from config.settings import Settings, load_settings
-from loader.daemon import Loader, run, stop_on_signals
+from loader.daemon import Loader
 
 log = structlog.get_logger()
 

@@ -56,10 +56,8 @@ from replicator.binlog.transactions import (
 log = structlog.get_logger()
 
 LOCK_WAIT_SECONDS = 15.0
-IDLE_OFFSET_SECONDS = 5.0
-"""How often a position that moved without any change for us is stored."""
-PEEK_SECONDS = 0.0005
-"""How long to look for more before a batch that is not full is written."""
+IDLE_OFFSET_SECONDS = 0.5
+"""How often a position that moved without any change for us is stored: `wait` waits for it."""
 STREAM_SESSION = "SET SESSION net_write_timeout = 3600"
 """So that the replica does not hang up while a large merge keeps us from reading."""
 
@@ -240,7 +238,7 @@ class Session:
         """Read what has come, or wait for it; write what is due."""
         assert self._stream is not None
         assert self._worker is not None
-        events = self._stream.read(PEEK_SECONDS if self._batch else self._poll_seconds())
+        events = self._stream.read(0 if self._batch else self._poll_seconds())
         EVENTS.labels("loader").inc(len(events))
         for event in events:
             for change in self._reader.feed(event):

@@ -15,10 +15,11 @@ from typing import Any, Self
 from sqlalchemy import Engine
 
 from config.connections import ConnectionFactory
+from config.daemon import Leg, run
 from config.errors import Transient
 from config.settings import Settings, load_settings
 from config.tables import load_table_rules
-from loader.daemon import Leg, Loader, run
+from loader.daemon import Loader
 from replicator.cli import resync
 from replicator.cli.observation import Observer
 from replicator.cli.status import read_status

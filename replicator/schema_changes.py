@@ -80,8 +80,8 @@ class SchemaChanges:
             case RowStatement(verb=verb):
                 raise StatementFormat(
                     f"the source logged {verb} as a statement, ending at {statement.position}",
-                    hint="On the source: SET GLOBAL binlog_format = 'ROW'; (and binlog_format=ROW in"
-                    " its my.cnf), restart its clients, then: replicator resync --all",
+                    hint="On the source: SET GLOBAL binlog_format = 'ROW'; (and binlog_format=ROW"
+                    " in its my.cnf), restart its clients, then: replicator resync --all",
                 )
             case Unsupported(reason=reason, hint=hint):
                 raise UnsupportedStatement(f"{reason}, at {statement.position}", hint=hint)
@@ -341,7 +341,7 @@ def signature(connection: Any, database: str, table: str) -> str | None:
     )[0][0]
     ids = fetch(
         connection,
-        f"SELECT table_id FROM information_schema.{_innodb_tables(connection)}"  # noqa: S608
+        f"SELECT table_id FROM information_schema.{_innodb_tables(connection)}"
         " WHERE name = %s OR LEFT(name, %s) = %s ORDER BY table_id",
         [file, len(file) + 3, file + "#P#"],
     )

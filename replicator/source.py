@@ -31,7 +31,7 @@ class Identity:
     @property
     def number(self) -> int:
         """The version as versioned comments count it: 101119 for 10.11.19, 90704 for 9.7.4."""
-        parts = (self.version.split("-")[0].split(".") + ["0", "0"])[:3]
+        parts = [*self.version.split("-")[0].split("."), "0", "0"][:3]
         major, minor, patch = (int("".join(filter(str.isdigit, p)) or 0) for p in parts)
         return major * 10000 + minor * 100 + patch
 

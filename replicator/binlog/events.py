@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import ClassVar
 
 from config.errors import SchemaDrift, UnknownEvent
 
@@ -384,31 +385,23 @@ class _MetadataParser:
         )
 
     def _take(self, field: int, data: bytes) -> None:
-        match field:
-            case 1:
-                self._signedness(data)
-            case 2:
-                self._default_charset(self.character, data)
-            case 3:
-                self._scatter_charsets(self.character, list(_lenencs(data)))
-            case 4:
-                self.names = tuple(s.decode("utf-8") for s in _strings(data))
-            case 5:
-                self._members(self.sets, data)
-            case 6:
-                self._members(self.enums, data)
-            case 7:
-                self.geometry = [None] * self.width
-                for column, kind in zip(self.geometries, _lenencs(data), strict=True):
-                    self.geometry[column] = kind
-            case 8:
-                self.primary_key = tuple(_lenencs(data))
-            case 9:
-                self.primary_key = tuple(list(_lenencs(data))[::2])
-            case 10:
-                self._default_charset(self.enumerated, data)
-            case 11:
-                self._scatter_charsets(self.enumerated, list(_lenencs(data)))
+        take = self._FIELDS.get(field)
+        if take is not None:
+            take(self, data)
+
+    def _names(self, data: bytes) -> None:
+        self.names = tuple(s.decode("utf-8") for s in _strings(data))
+
+    def _geometry_types(self, data: bytes) -> None:
+        self.geometry = [None] * self.width
+        for column, kind in zip(self.geometries, _lenencs(data), strict=True):
+            self.geometry[column] = kind
+
+    def _simple_key(self, data: bytes) -> None:
+        self.primary_key = tuple(_lenencs(data))
+
+    def _prefixed_key(self, data: bytes) -> None:
+        self.primary_key = tuple(list(_lenencs(data))[::2])
 
     def _signedness(self, data: bytes) -> None:
         self.unsigned = [False] * self.width
@@ -440,6 +433,20 @@ class _MetadataParser:
                 members.append(data[at : at + length])
                 at += length
             self.values[column] = tuple(members)
+
+    _FIELDS: ClassVar[dict[int, Callable[[_MetadataParser, bytes], None]]] = {
+        1: _signedness,
+        2: lambda self, data: self._default_charset(self.character, data),
+        3: lambda self, data: self._scatter_charsets(self.character, list(_lenencs(data))),
+        4: _names,
+        5: lambda self, data: self._members(self.sets, data),
+        6: lambda self, data: self._members(self.enums, data),
+        7: _geometry_types,
+        8: _simple_key,
+        9: _prefixed_key,
+        10: lambda self, data: self._default_charset(self.enumerated, data),
+        11: lambda self, data: self._scatter_charsets(self.enumerated, list(_lenencs(data))),
+    }
 
 
 def _lenencs(data: bytes) -> Iterator[int]:

@@ -13,6 +13,7 @@ COM_REGISTER_SLAVE, COM_BINLOG_DUMP.
 
 from __future__ import annotations
 
+import ssl
 import struct
 import time
 import zlib
@@ -94,14 +95,12 @@ class BinlogStream:
     def read(self, timeout: float) -> list[bytes]:
         """All whole events that have arrived, waiting up to `timeout` seconds for the first.
 
-        Returns [] when none came in time. Raises `ConnectionLost` when the link is dead.
+        Returns [] when none came in time; 0 takes what is there already. Raises
+        `ConnectionLost` when the link is dead.
         """
         events = self._take_frames()
         deadline = time.monotonic() + timeout
-        while not events:
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._receive(left):
-                break
+        while not events and self._receive(max(0.0, deadline - time.monotonic())):
             events = self._take_frames()
         if not events:
             self._check_alive()
@@ -114,7 +113,7 @@ class BinlogStream:
         try:
             connection._sock.settimeout(timeout)
             data = connection._sock.recv(_RECEIVE_BYTES)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError as error:
             raise self._failed(error) from None

@@ -72,7 +72,11 @@ def _enter_database(connection: MySQLConnection, server: MySQLServer) -> None:
                 f"{server.label}: there is no database {server.db}",
                 "Set OPENDENTAL_SOURCE_DB to the name of OpenDental's database.",
             ) from None
-        raise _denied(connection, server, error, "SELECT", f"{database}.*") or error from None
+        denied = _denied(connection, server, error, "SELECT", f"{database}.*")
+        if denied is None:
+            raise
+        hint = f"{denied.hint} (or OPENDENTAL_SOURCE_DB={server.db} is not OpenDental's database)"
+        raise ConfigError(str(denied), hint) from None
 
 
 def _check_stream(settings: Settings, position: SourcePosition) -> None:

@@ -13,11 +13,11 @@ import structlog
 from rich.console import Console
 
 from config import metrics
+from config.daemon import run, stop_on_signals
 from config.errors import ConfigError, ReplicatorError
 from config.logs import configure_logging
 from config.settings import Settings
 from config.tables import load_table_rules
-from loader.daemon import run, stop_on_signals
 from replicator.cli import preflight
 from replicator.cli.copy_view import watching
 from replicator.daemon import Replicator

@@ -1,4 +1,4 @@
-"""Every setting wrong in turn: `replicator run` says what and how, exits with 2, shows no secret."""
+"""Every setting wrong in turn: `replicator run` tells the remedy, exits with 2, keeps secrets."""
 
 from __future__ import annotations
 

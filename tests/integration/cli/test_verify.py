@@ -32,7 +32,8 @@ def charts(
     """Three tables, copied and loaded: one with a key, one with a text key, one without."""
     source_db.execute(TABLE)
     rows = ",".join(
-        f"({n}, '{SECRET}', NULL, {n % 10} / 3, {n % 10} / 3, 1, '0001-01-01', '-01:00:00', 'a', 'é')"
+        f"({n}, '{SECRET}', NULL, {n % 10} / 3, {n % 10} / 3, 1, '0001-01-01', '-01:00:00', 'a',"
+        " 'é')"
         for n in range(1, 31)
     )
     source_db.execute(f"INSERT INTO chart VALUES {rows}")
@@ -90,7 +91,7 @@ IN_REPLICA = {
     "7 changed": "UPDATE chart SET Note = 'other' WHERE ChartNum = 7",
     "8 changed": f"UPDATE chart SET Note = '{SECRET} ' WHERE ChartNum = 8",
     "9 changed": "UPDATE chart SET Long_note = '' WHERE ChartNum = 9",  # it is NULL
-    "10 changed": "UPDATE chart SET Fee = -0.0 WHERE ChartNum = 10",
+    "10 changed": "UPDATE chart SET Fee = -0e0 WHERE ChartNum = 10",
     "11 changed": "UPDATE chart SET Note = NULL, Long_note = Note WHERE ChartNum = 11",
     "30 missing": "DELETE FROM chart WHERE ChartNum = 30",
     "31 extra": "INSERT INTO chart SELECT 31, Note, Long_note, Fee, Dose, Done, Seen, Span, Kind,"

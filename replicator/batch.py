@@ -49,8 +49,17 @@ class Segment:
         """Can this rows event join the statement?"""
         if self._flags is None:
             return True
-        known = self._ids.get(target, table_map.table_id)
-        return known == table_map.table_id and self._flags == rows_flags(event) & _KEY_FLAGS
+        known = self._ids.get(target)
+        same = (
+            table_map.table_id not in self._maps if known is None else known == table_map.table_id
+        )
+        return same and self._flags == rows_flags(event) & _KEY_FLAGS
+
+    def note(self, target: str, table_map: TableMap, event: bytes) -> None:
+        """Take it as far as `takes` asks, to try whether rows go together."""
+        self._ids[target] = table_map.table_id
+        self._maps[table_map.table_id] = b""
+        self._flags = rows_flags(event) & _KEY_FLAGS
 
     def add(self, database: str, target: str, table_map: TableMap, event: bytes) -> None:
         """Append a rows event, and its table map where it is the table's first."""

@@ -36,7 +36,15 @@ from replicator.routes import Routes, Window
 from replicator.schema_changes import SchemaChanges
 from replicator.snapshot import TableChanged, TableCopier
 from replicator.statements import read_statements
-from replicator.tracking import MAIN, Offset, RequestState, TableState, execute, execute_bytes
+from replicator.tracking import (
+    MAIN,
+    Offset,
+    RequestState,
+    ResyncRequest,
+    TableState,
+    execute,
+    execute_bytes,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +52,8 @@ STEP_SECONDS = 1.0
 BATCH_SECONDS = 0.05
 """While the source keeps sending, a batch is committed at this age."""
 TOUCH_SECONDS = 5.0
+RESYNC_IDS = 64
+"""Server ids behind our own that resyncs use in turn."""
 _RAW_SESSION = ("SET character_set_results=NULL", "SET time_zone='+00:00'")
 
 
@@ -62,6 +72,7 @@ class Replicator:
         self._streaming = False
         self._next_poll = 0.0
         self._next_touch = 0.0
+        self._positions: list[tuple[float, SourcePosition]] = []
 
     # --- the loop's face -----------------------------------------------------------------
 
@@ -89,6 +100,7 @@ class Replicator:
                 connection.close()
         self._closers.clear()
         self._copy = None
+        self._positions.clear()
         self._opened = self._streaming = False
 
     @property
@@ -168,8 +180,7 @@ class Replicator:
 
     def _first_start(self) -> Offset:
         with translated(self._settings.source.label):
-            history = self._history()
-            position = history.settled()
+            position = self._history(self._catalog).settled()
             tables = [
                 t
                 for t in src.base_tables(self._catalog, self._settings.source.db)
@@ -200,10 +211,9 @@ class Replicator:
             stream.close()
         return stream.format_description
 
-    def _history(self) -> src.PositionHistory:
-        return src.PositionHistory(
-            self._catalog, self._identity, self._settings.replicator.copy_gap_seconds
-        )
+    def _history(self, connection: Any) -> src.PositionHistory:
+        gap = self._settings.replicator.copy_gap_seconds
+        return src.PositionHistory(connection, self._identity, gap, self._positions)
 
     def _wire(self, offset: Offset) -> None:
         settings = self._settings
@@ -277,7 +287,7 @@ class Replicator:
             replica_db=self._settings.replication.db,
             identity=self._identity,
             replica_identity=self._replica_identity,
-            history=src.PositionHistory(catalog, self._identity, tuning.copy_gap_seconds),
+            history=self._history(catalog),
             chunk_rows=tuning.copy_chunk_rows,
             lock=tuning.copy_lock == "short",
         )
@@ -405,7 +415,9 @@ class Replicator:
             request = tracking.open_request(self._replica)
             if request is not None:
                 log.info("resync_started", table=request.table, request=request.id)
-                self._resync = Resync(request, self._room, lambda: self._replicator.position)
+                self._resync = Resync(
+                    request, lambda: self._room(request), lambda: self._replicator.position
+                )
                 self._resync.start()
         elif job.error is not None:
             self._resync_failed(job, job.error)
@@ -414,7 +426,7 @@ class Replicator:
         elif job.ready:
             self._swap_when_level(job)
 
-    def _room(self) -> ResyncRoom:
+    def _room(self, request: ResyncRequest) -> ResyncRoom:
         """Connections for a resync, on its own thread."""
         settings = self._settings
         opened: list[Any] = []
@@ -429,7 +441,9 @@ class Replicator:
         catalog = kept(connect_source(settings))
         admin = kept(rep.connect_hidden(settings.replication))
         reconciler = Reconciler(replica, admin, settings.replication.db)
-        stream = kept(self._binlog(settings.replicator.server_id + 1))
+        # An id of its own for each: a server that ends an earlier stream of the same id wakes all
+        # its streams, and those send no heartbeat before they have slept for a whole period.
+        stream = kept(self._binlog(settings.replicator.server_id + 1 + request.id % RESYNC_IDS))
         return ResyncRoom(
             self._copier(catalog, replica, reconciler),
             reconciler,
@@ -489,6 +503,7 @@ class Replicator:
         job.stop()
         self._resync = None
         self._finish_swap(job.table, job.request.id, job.rows)
+        self._next_poll = 0.0
         self._routes.stream(job.table)
         log.info("resync_swapped", table=job.table, rows=job.rows)
 

@@ -104,7 +104,7 @@ class ExactMySQLReplicator:
     @property
     def idle(self) -> bool:
         """Is nothing waiting to be applied?"""
-        return not self._batch and not self._open and self._reached is self.committed
+        return not self._batch and not self.has_open_rows and self._reached is self.committed
 
     def describe(self, format_description: bytes) -> None:
         """Tell the session which binlog format its events have."""
@@ -149,32 +149,22 @@ class ExactMySQLReplicator:
         )
         second = commit.timestamp_us // 1_000_000
         self.applied.transactions += 1
-        if self._explicit or any(item.route.via is Via.RECONCILE for item in self._open):
+        if self._explicit or not _is_one_statement(self._open):
             self._commit_explicit(after)
             return
         if self._batch and (second != self._batch_second or not self._batch_takes_open()):
             self.flush()
         self._move_open_into_batch(second)
-        if self._open:  # its own pieces do not fit one statement
-            self._commit_explicit(after)
-        else:
-            self._reach(after)
-            if self._batch.size > self._limit:
-                self.flush()
+        self._reach(after)
+        if self._batch.size > self._limit:
+            self.flush()
 
     def _batch_takes_open(self) -> bool:
         return all(self._batch.takes(i.route.target, i.table_map, i.event) for i in self._open)
 
     def _move_open_into_batch(self, second: int) -> None:
-        """Move the open transaction into the batch, whole or (where it cannot fit) not at all."""
-        trial = list(_segments(self._database, self._open)) if not self._batch else []
-        if len(trial) > 1:
-            return
-        if trial:
-            self._batch = trial[0]
-        else:
-            for item in self._open:
-                self._batch.add(self._database, item.route.target, item.table_map, item.event)
+        for item in self._open:
+            self._batch.add(self._database, item.route.target, item.table_map, item.event)
         self._batch_second = second
         self._count_open()
 
@@ -266,6 +256,11 @@ class ExactMySQLReplicator:
         """Has a transaction brought rows without having ended?"""
         return bool(self._open) or self._explicit
 
+    @property
+    def has_begun(self) -> bool:
+        """Does the connection stand inside a transaction? Whoever begins another commits half."""
+        return self._explicit
+
     def _execute(self, statement: bytes, tables: Iterable[str] = ()) -> None:
         try:
             execute_bytes(self._connection, statement)
@@ -305,6 +300,18 @@ def _runs(items: list[_Item]) -> Iterator[list[_Item] | _Item]:
         yield item
     if run:
         yield run
+
+
+def _is_one_statement(items: list[_Item]) -> bool:
+    """Can one statement carry a transaction's rows, as they are?"""
+    if any(item.route.via is Via.RECONCILE for item in items):
+        return False
+    segment = Segment()
+    for item in items if len(items) > 1 else ():
+        if not segment.takes(item.route.target, item.table_map, item.event):
+            return False
+        segment.note(item.route.target, item.table_map, item.event)
+    return True
 
 
 def _segments(database: str, items: list[_Item]) -> Iterator[Segment]:

@@ -47,6 +47,8 @@ def begin_first_copy(replica: Any, offset: Offset, tables: Sequence[src.SourceTa
     for table in tables:
         tracking.set_state(replica, table.name, TableState.COPYING)
     tracking.restart_requests(replica)
+    for table_name in gone:
+        tracking.fail_restarted(replica, table_name)
     tracking.write_offset(replica, offset)
     execute(replica, "COMMIT")
     log.info("first_copy_started", tables=len(tables), position=str(offset.position))
@@ -117,6 +119,7 @@ class FirstCopy:
         except TableGone:
             log.info("table_vanished", table=name)
             tracking.set_state(self._replica, name, TableState.VANISHED)
+            tracking.fail_restarted(self._replica, name)
             self._next()
         except TableChanged:
             log.info("copy_begins_again", tables=[name], reason="its definition changed")

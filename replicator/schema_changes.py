@@ -246,12 +246,14 @@ class SchemaChanges:
         for table in outcome.forgotten:
             tracking.forget_table(connection, table)
             tracking.forget_progress(connection, table)
+            tracking.fail_restarted(connection, table)
         for table in outcome.changed:
             if table in hashes:
                 tracking.set_state(
                     connection, table, TableState.STREAMING, schema_hash=hashes[table].hash
                 )
                 tracking.forget_progress(connection, table)
+                tracking.answer_restarted(connection, table)
         for table in outcome.queued:
             tracking.set_state(connection, table, TableState.QUEUED)
             tracking.forget_progress(connection, table)

@@ -134,11 +134,18 @@ class PositionHistory:
     window that starts at a position at least `gap` seconds old does not miss one.
     """
 
-    def __init__(self, connection: Any, identity: Identity, gap: float) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        identity: Identity,
+        gap: float,
+        samples: list[tuple[float, SourcePosition]] | None = None,
+    ) -> None:
+        """`samples` may be shared by histories of one source, so that later ones need not wait."""
         self._connection = connection
         self._identity = identity
         self._gap = gap
-        self._samples: list[tuple[float, SourcePosition]] = []
+        self._samples = [] if samples is None else samples
 
     def now(self) -> SourcePosition:
         """The binlog's end, remembered."""
@@ -153,6 +160,6 @@ class PositionHistory:
             limit = time.monotonic() - self._gap
             old = [(when, p) for when, p in self._samples if when <= limit]
             if old:
-                self._samples = [s for s in self._samples if s[0] >= old[-1][0]]
+                del self._samples[: len(old) - 1]
                 return old[-1][1]
             time.sleep(max(0.0, self._samples[0][0] - limit))

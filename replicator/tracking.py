@@ -334,6 +334,9 @@ def forget_progress(connection: Any, target: str) -> None:
 
 def queue_resync(connection: Any, tables: Iterable[str]) -> list[int]:
     """Ask for tables to be reloaded; a table that already waits is not queued twice."""
+    tables = list(tables)
+    for table in tables:  # what a copy of everything began, a copy of its own must end
+        _move_restarted(connection, table, RequestState.QUEUED)
     waiting = {
         table: number
         for number, table in fetch(
@@ -422,8 +425,18 @@ def restart_requests(connection: Any) -> None:
 
 def answer_restarted(connection: Any, table: str) -> None:
     """The table's part of a copy of everything is exact on the replica: leg 2 reloads it."""
+    _move_restarted(connection, table, RequestState.LOADING)
+
+
+def fail_restarted(connection: Any, table: str) -> None:
+    """The table is not on the source any more."""
+    _move_restarted(connection, table, RequestState.FAILED, "not on the source any more")
+
+
+def _move_restarted(connection: Any, table: str, state: str, message: str | None = None) -> None:
     execute(
         connection,
-        "UPDATE etl_resync_request SET state=%s, updated_at=%s WHERE table_name=%s AND state=%s",
-        [RequestState.LOADING, utc_now(), table, RequestState.RESTARTING],
+        "UPDATE etl_resync_request SET state=%s, message=%s, updated_at=%s"
+        " WHERE table_name=%s AND state=%s",
+        [state, message, utc_now(), table, RequestState.RESTARTING],
     )

@@ -177,7 +177,8 @@ class BinlogStream:
     def _describe(self, event: bytes) -> bytes:
         if not _has_checksum_byte(server_version(event)):
             self._checksums = False
-            return event + b"\0"
+            self.format_description = event + b"\0"
+            return self.format_description
         if zlib.crc32(event[:-4]) != int.from_bytes(event[-4:], "little"):
             raise self._corrupted()
         algorithm = event[-5]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from config.errors import UnknownEvent, UnsupportedStatement
 from replicator.binlog import events as ev
 from replicator.binlog.events import EventType, QueryEvent, TableMap
-from replicator.binlog.position import BinlogPosition
+from replicator.binlog.position import FIRST_OFFSET, BinlogPosition
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +131,7 @@ class TransactionReader:
         elif kind == EventType.ROTATE:
             yield from self._rotate(event)
         elif kind == EventType.FORMAT_DESCRIPTION:
-            self._maps.clear()
-            self._mariadb = "MariaDB" in ev.server_version(event)
-            yield from self._moved(event)
+            yield from self._new_file(event)
         elif kind in _IGNORED or ev.event_flags(event) & ev.IGNORABLE_FLAG:
             yield from self._moved(event)
         else:
@@ -150,6 +148,18 @@ class TransactionReader:
         self._file, offset = ev.parse_rotate(event)
         if ev.event_end(event) and not ev.event_flags(event) & ev.ARTIFICIAL_FLAG:
             yield Moved(self._position_type(self._file, offset))
+
+    def _new_file(self, event: bytes) -> Iterator[Change]:
+        """A server that died while it wrote a transaction starts a file without its end."""
+        self._maps.clear()
+        self._mariadb = "MariaDB" in ev.server_version(event)
+        if self._open:
+            self._open = self._standalone = False
+            end = ev.event_end(event) or FIRST_OFFSET
+            yield Rollback(self._position_type(self._file, end))
+        else:
+            self._standalone = False
+            yield from self._moved(event)
 
     def _table_map(self, event: bytes) -> None:
         key = event[ev.HEADER_LENGTH :]

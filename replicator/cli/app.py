@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from config.settings import Settings, load_settings
 from config.tables import load_table_rules
 from replicator.cli import outcome
 from replicator.cli.observation import Observer
-from replicator.cli.outcome import exit_codes, reported, say
+from replicator.cli.outcome import console, exit_codes, reported, say
 from replicator.cli.resync import chosen, daemons_down, follow, known_tables, queue
 from replicator.cli.resync_view import show_progress
 from replicator.cli.run import run_replicator
@@ -109,7 +108,7 @@ def _resync(
             )
         if not wait_for_it:
             return
-        last = show_progress(follow(observer, numbers, timeout), Console())
+        last = show_progress(follow(observer, numbers, timeout), console())
     failed = [request for request in last if request.state == RequestState.FAILED]
     for request in failed:
         say(f"resync of {request.table} failed: {request.message or 'see the log'}")
@@ -141,7 +140,7 @@ def status(as_json: Json = False, env_file: EnvFile = _ENV_FILE) -> None:
         if as_json:
             _print_json(found.as_json())
         else:
-            show_status(found, Console())
+            show_status(found, console())
         if not found.healthy:
             raise typer.Exit(outcome.NO)
 
@@ -214,7 +213,7 @@ def verify_command(
         if as_json:
             _print_json(report.as_json(strict=strict))
         else:
-            show_report(report, Console(), strict=strict)
+            show_report(report, console(), strict=strict)
         if not report.exact(strict=strict):
             raise typer.Exit(outcome.NO)
 

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rich.console import Console
-
 from config.errors import ReplicatorError
 from config.tables import load_table_rules
 from replicator.cli import resync
 from replicator.cli.demo_stage import DemoFailed, Stage
 from replicator.cli.demo_view import DemoView, copying_line, working_line
 from replicator.cli.observation import Observer
+from replicator.cli.outcome import console
 from replicator.cli.report import Report
 from replicator.cli.status import Status, read_status
 from replicator.cli.verify import verify
@@ -37,8 +36,7 @@ SCHEMA_CHANGE = "ALTER TABLE patient ADD COLUMN DemoNote varchar(40) NOT NULL DE
 
 def run_demo(seconds: float, patients: int, engine: Engine) -> bool:
     """Play it; True when everything was exact at the end. Nothing is left running."""
-    console = Console()
-    with _terminated_like_interrupted(), DemoView(console) as view:
+    with _ended_by_signals(), DemoView(console()) as view:
         view.say(f"starting a {engine} source, a replica and PostgreSQL on loopback ports")
         with Stage(engine) as stage:
             try:
@@ -50,7 +48,7 @@ def run_demo(seconds: float, patients: int, engine: Engine) -> bool:
                 view.say("exact: no")
                 return False
     exact = report.exact(strict=True)
-    show_report(report, console, strict=True)
+    show_report(report, console(), strict=True)
     view.say(f"exact: {'yes' if exact else 'no'}")
     return exact
 
@@ -149,14 +147,19 @@ def _until(stage: Stage, met: Callable[[], bool], patience: float, what: str) ->
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end the demo as Ctrl-C does: through every context on the way."""
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the demo alike: through every context on the way.
+
+    SIGINT too, since a shell that starts us in the background has it ignored.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

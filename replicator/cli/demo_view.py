@@ -40,7 +40,7 @@ class DemoView:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         self._next_line = 0.0
 
     def news(self, text: str) -> None:

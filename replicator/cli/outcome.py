@@ -14,6 +14,7 @@ from typing import Final
 import psycopg
 import pymysql
 import typer
+from rich.console import Console
 
 from config.errors import EXIT_HALT, ReplicatorError, classify
 from config.logs import safe_message
@@ -31,6 +32,12 @@ EXIT_CODES: Final = "Exit codes: 0 {ok}; 1 {no}; 2 a setting, name or server mus
 def exit_codes(ok: str, no: str) -> str:
     """The line about exit codes that ends every verb's help."""
     return EXIT_CODES.format(ok=ok, no=no)
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, or wide enough for whoever reads a file."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=200)
 
 
 def say(message: str, hint: str = "") -> None:

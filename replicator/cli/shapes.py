@@ -51,6 +51,13 @@ class Shapes:
             said.append(("raw", f"not streaming in raw: {in_raw or 'unknown'}"))
         return said
 
+    def passing(self, name: str) -> bool:
+        """Is the table in a state that ends by itself, and soon?"""
+        return (
+            self.raw_states.get(name) in (raw_tracking.RELOADING, raw_tracking.LOADING)
+            or self.replica_states.get(name) == tracking.TableState.RECONCILING
+        )
+
     def faults_of(self, name: str) -> list[tuple[str, str]]:
         """(side, reason) for each difference in shape between servers that stream the table."""
         said: list[tuple[str, str]] = []

@@ -24,9 +24,10 @@ def show_status(status: Status, console: Console) -> None:
         console.print(
             f"resync {request.table} (request {request.id}): {request.state}, {rows}{said}",
             markup=False,
+            soft_wrap=True,
         )
     for fault in status.unreachable:
-        console.print(f"unreachable: {fault}", style="red", markup=False)
+        console.print(f"unreachable: {fault}", style="red", markup=False, soft_wrap=True)
 
 
 def _legs(status: Status) -> Grid:

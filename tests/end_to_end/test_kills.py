@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 
+import psycopg
 import pymysql
 import pytest
 
+from replicator import tracking
 from replicator.sandbox.cluster import Engine
+from replicator.sandbox.waiting import wait_until
 from tests.fix_pipeline import NewPipeline, Pipeline, Practice
-
-KILLS = 24
 
 
 @contextmanager
@@ -47,13 +48,65 @@ def _meddling(pipe: Pipeline, practice: Practice, seed: int) -> Iterator[None]:
 
 
 def _request(pipe: Pipeline, table: str) -> None:
-    """Queue a reload as `replicator resync` does; before the first start there is no queue."""
-    with suppress(pymysql.MySQLError):
-        pipe.sandbox.replica_db.execute(
-            "INSERT INTO etl_resync_request (table_name, requested_at, state, updated_at)"
-            " VALUES (%s, NOW(), 'queued', NOW())",
-            (table,),
+    """Queue a reload as `replicator resync` does, once; at first there is no queue to stand in."""
+    with suppress(pymysql.MySQLError), closing(pipe.sandbox.replica_db.connect()) as connection:
+        tracking.queue_resync(connection, [table])
+
+
+def _first_copy(pipe: Pipeline) -> bool:
+    return bool(
+        pipe.sandbox.replica_db.query("SELECT 1 FROM etl_copy_progress WHERE rows_copied > 0")
+    )
+
+
+def _schema_change(pipe: Pipeline) -> bool:
+    return bool(
+        pipe.sandbox.replica_db.query(
+            "SELECT 1 FROM etl_binlog_offset WHERE pending_ddl LIKE '%%ddl%%'"
         )
+    )
+
+
+def _resync(*states: str) -> Callable[[Pipeline], bool]:
+    words = ", ".join(f"'{state}'" for state in states)
+
+    def there(pipe: Pipeline) -> bool:
+        return bool(
+            pipe.sandbox.replica_db.query(
+                f"SELECT 1 FROM etl_resync_request WHERE state IN ({words})"
+            )
+        )
+
+    return there
+
+
+def _loading(pipe: Pipeline) -> bool:
+    with pipe.sandbox.analytics.connect(database=pipe.sandbox.analytics_db.name) as connection:
+        return bool(
+            connection.execute(
+                "SELECT 1 FROM raw.etl_transform_status"
+                " WHERE transformation_status IN ('loading', 'reloading')"
+            ).fetchone()
+        )
+
+
+def _random_moment(dice: random.Random) -> Callable[[Pipeline], bool]:
+    moment = threading.Event()
+    return lambda _: not moment.wait(dice.uniform(0.05, 1.5))  # a random moment is the point
+
+
+def _victims(dice: random.Random) -> list[tuple[str, Callable[[Pipeline], bool]]]:
+    """Who dies, and what is under way then; the first copy comes first."""
+    later = [
+        *[("replicator", _schema_change)] * 4,
+        *[("replicator", _resync("copying"))] * 3,
+        *[("replicator", _resync("catching_up", "loading"))] * 3,
+        *[("loader", _loading)] * 4,
+        *[("replicator", _random_moment(dice))] * 4,
+        *[("loader", _random_moment(dice))] * 4,
+    ]
+    dice.shuffle(later)
+    return [*[("replicator", _first_copy)] * 3, *later]
 
 
 @pytest.mark.timeout(420)
@@ -61,19 +114,28 @@ def _request(pipe: Pipeline, table: str) -> None:
 def test_kills_at_random_moments_lose_nothing_and_double_nothing(
     pipeline: NewPipeline, engine: Engine
 ) -> None:
-    pipe = pipeline(engine, REPLICATOR_COPY_CHUNK_ROWS="200", REPLICATOR_COPY_GAP_SECONDS="0.2")
+    pipe = pipeline(engine, REPLICATOR_COPY_CHUNK_ROWS="100", REPLICATOR_COPY_GAP_SECONDS="0.2")
     pipe.sandbox.source_db.execute("CREATE TABLE counter (id INT PRIMARY KEY, n INT)")
     pipe.sandbox.source_db.execute("INSERT INTO counter VALUES (1, 0)")
     pipe.sandbox.source_db.execute("CREATE TABLE tally (word VARCHAR(20)) ENGINE=InnoDB")
     dice = random.Random(engine)
-    moment = threading.Event()
     with Practice(pipe, size=60) as practice, _meddling(pipe, practice, 7):
         pipe.start()
-        for _ in range(KILLS):
-            moment.wait(dice.uniform(0.1, 2.5))  # a random moment is the point
-            victim = dice.choice([pipe.replicator, pipe.loader])
-            assert victim.running, victim.output[-3000:]
-            victim.kill()
-            victim.start()
+        for program, under_way in _victims(dice):
+            _kill_when(pipe, program, under_way)
     pipe.catch_up(120)
     assert pipe.differences() == {}
+
+
+def _kill_when(pipe: Pipeline, program: str, under_way: Callable[[Pipeline], bool]) -> None:
+    victim = pipe.replicator if program == "replicator" else pipe.loader
+
+    def now() -> bool:
+        assert victim.running, f"{program} has ended:\n{victim.output[-3000:]}"
+        with suppress(pymysql.MySQLError, psycopg.Error):  # its tables may not be there yet
+            return under_way(pipe)
+        return False
+
+    wait_until(now, 60, what=f"the moment to kill the {program}", every=0.001)
+    victim.kill()
+    victim.start()

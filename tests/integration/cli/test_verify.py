@@ -91,7 +91,6 @@ IN_REPLICA = {
     "7 changed": "UPDATE chart SET Note = 'other' WHERE ChartNum = 7",
     "8 changed": f"UPDATE chart SET Note = '{SECRET} ' WHERE ChartNum = 8",
     "9 changed": "UPDATE chart SET Long_note = '' WHERE ChartNum = 9",  # it is NULL
-    "10 changed": "UPDATE chart SET Fee = -0e0 WHERE ChartNum = 10",
     "11 changed": "UPDATE chart SET Note = NULL, Long_note = Note WHERE ChartNum = 11",
     "30 missing": "DELETE FROM chart WHERE ChartNum = 30",
     "31 extra": "INSERT INTO chart SELECT 31, Note, Long_note, Fee, Dose, Done, Seen, Span, Kind,"

@@ -1,0 +1,727 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The row kernel: a ROWS event's bytes and a table's plan in, row changes out, compiled.
+
+It does what `loader.rows.PythonDecoder` does, byte for byte, without making a Python
+object for each value: `copytext.pxd` writes the values, this file walks the images.
+Each plan is compiled once from the readers that `loader.wire` made for its columns,
+so that there is one account of how a column is read; a reader that is not known here
+is called. It is also called for a value that has no text (an impossible date, bytes
+that are not in the charset), and so is the one that knows what is a fault.
+
+Every value's bytes are checked to lie within the event before they are looked at.
+"""
+
+import functools
+import struct
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free
+from cpython.object cimport PyTypeObject
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_SET_ITEM
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memset, strlen
+
+from loader.copytext cimport (
+    big, little, put_bits, put_date3, put_datetime2, put_datetime8, put_decimal,
+    put_double, put_hex, put_integer, put_mapped, put_moment, put_time2, put_time3, put_unsigned,
+    put_utf8,
+)
+
+from loader import charsets, rows, types, wire
+
+ctypedef unsigned char u8
+
+cdef extern from "Python.h":
+    object PyType_GenericAlloc(PyTypeObject *kind, Py_ssize_t length)
+    char *PyOS_double_to_string(
+        double number, char form, int precision, int flags, int *kind
+    ) except NULL
+    const int Py_DTSF_ADD_DOT_0
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #include <string.h>
+    /* Built with KERNEL_FENCED, events are read from a copy without a byte behind it, so
+       that AddressSanitizer sees what a bytes object's closing NUL would hide. */
+    #ifdef KERNEL_FENCED
+    static const unsigned char *kernel_fence(const char *data, size_t size) {
+        void *copy = malloc(size ? size : 1);
+        return copy ? memcpy(copy, data, size) : NULL;
+    }
+    static void kernel_unfence(const unsigned char *data) { free((void *)data); }
+    #else
+    static const unsigned char *kernel_fence(const char *data, size_t size) {
+        (void)size;
+        return (const unsigned char *)data;
+    }
+    static void kernel_unfence(const unsigned char *data) { (void)data; }
+    #endif
+    """
+    const u8 *fence "kernel_fence"(const char *data, size_t size)
+    void unfence "kernel_unfence"(const u8 *data)
+
+cdef int INSERT = rows.INSERT
+cdef int UPDATE = rows.UPDATE
+cdef int DELETE = rows.DELETE
+cdef object RowChange = rows.RowChange
+cdef PyTypeObject *ROW_CHANGE = <PyTypeObject *>rows.RowChange
+cdef tuple NO_FAULTS = ()
+
+cdef Py_ssize_t BODY = 19 + 8
+"""Bytes of a rows event's header: the common one, the table id and the flags."""
+cdef Py_ssize_t KEPT_ROOM = 1 << 20
+"""A larger buffer is given back after the event that needed it."""
+cdef int KEPT_PLANS = 2048
+
+cdef enum Kind:
+    BY_READER  # whatever the Python reader does
+    INTEGER
+    YEAR
+    FLOAT
+    DOUBLE
+    DECIMAL
+    BIT
+    DATE
+    DATETIME2
+    TIMESTAMP2
+    TIME2
+    OLD_DATETIME
+    OLD_TIMESTAMP
+    OLD_TIME
+    ENUM
+    SET
+    UTF8
+    MAPPED
+    BYTES
+
+
+cdef struct Member:
+    const char *text
+    Py_ssize_t length
+
+
+cdef struct Column:
+    Kind kind
+    Py_ssize_t fixed  # bytes of the value; where 0, a length of `prefix` bytes comes before it
+    Py_ssize_t prefix
+    int first  # what the kind needs to know: signed, fsp, precision, digits, ASCII only, padding
+    int second  # scale
+    Py_ssize_t room  # most bytes of text of a value with a fixed length
+    const u8 *table  # of a single-byte character set
+    Member *members  # of ENUM and SET
+    Py_ssize_t count
+    bint wanted  # is it part of what tells rows apart?
+
+
+cdef struct Span:
+    Py_ssize_t start
+    Py_ssize_t end  # below start: NULL
+
+
+# One image as COPY text, and where in it each column stands.
+cdef struct Text:
+    u8 *data
+    Py_ssize_t used
+    Py_ssize_t room
+    Span *spans
+
+
+cdef struct Source:
+    const u8 *data
+    Py_ssize_t size
+
+
+cdef int reserve(Text *text, Py_ssize_t more) except -1:
+    """Make room for `more` bytes."""
+    cdef Py_ssize_t room
+    cdef void *grown
+    if text.room - text.used >= more:
+        return 0
+    room = text.used + more + text.room // 2 + 256
+    grown = realloc(text.data, room)
+    if grown == NULL:
+        raise MemoryError
+    text.data = <u8 *>grown
+    text.room = room
+    return 0
+
+
+cdef bytes whole_text(Text *text):
+    return PyBytes_FromStringAndSize(<char *>text.data, text.used)
+
+
+cdef object change(int operation, object key, object row, tuple faults):
+    """A RowChange, made as `tuple.__new__` would, without the way there."""
+    cdef object made = PyType_GenericAlloc(ROW_CHANGE, 4)
+    cdef object number = operation
+    Py_INCREF(number)
+    PyTuple_SET_ITEM(made, 0, number)
+    Py_INCREF(key)
+    PyTuple_SET_ITEM(made, 1, key)
+    Py_INCREF(row)
+    PyTuple_SET_ITEM(made, 2, row)
+    Py_INCREF(faults)
+    PyTuple_SET_ITEM(made, 3, faults)
+    return made
+
+
+cdef class CompiledPlan:
+    """A table's columns as the kernel reads them."""
+
+    cdef object plan
+    cdef tuple readers
+    cdef list kept  # what pointers in `columns` point into
+    cdef Column *columns
+    cdef Py_ssize_t visible  # columns with a reader
+    cdef Py_ssize_t width  # columns in the image
+    cdef Py_ssize_t bitmap
+    cdef Py_ssize_t *key
+    cdef Py_ssize_t key_length
+    cdef Py_ssize_t behind_key  # columns from here on are not part of the key
+    cdef Py_ssize_t room  # for the text of all values with a fixed length, and what is between
+    cdef bint foreign  # no table of a server's has such columns
+
+    def __cinit__(self, plan):
+        self.plan = plan
+        self.readers = plan.readers
+        self.kept = []
+        self.visible = len(plan.readers)
+        self.foreign = not plan.skips
+        self.width = len(plan.skips)
+        self.bitmap = (self.width + 7) // 8
+        self.key_length = len(plan.key)
+        self.columns = <Column *>calloc(self.width + 1, sizeof(Column))
+        self.key = <Py_ssize_t *>calloc(self.key_length + 1, sizeof(Py_ssize_t))
+        if self.columns == NULL or self.key == NULL:
+            raise MemoryError
+        for index in range(self.width):
+            self._compile(index)
+        for place, index in enumerate(plan.key):
+            self.key[place] = index
+            self.columns[<Py_ssize_t>index].wanted = True
+            self.behind_key = max(self.behind_key, index + 1)
+
+    def __dealloc__(self):
+        cdef Py_ssize_t index
+        if self.columns != NULL:
+            for index in range(self.width):
+                free(self.columns[index].members)
+        free(self.columns)
+        free(self.key)
+
+    cdef int _compile(self, Py_ssize_t index) except -1:
+        cdef Column *column = &self.columns[index]
+        column.kind = BY_READER
+        column.fixed, column.prefix = self.plan.skips[index]
+        if column.prefix > 8:
+            self.foreign = True
+        if index >= self.visible:
+            return 0
+        column.room = 2
+        reader = self.readers[index]
+        schema = self.plan.schema.columns[index].type
+        if schema.base == "decimal":
+            self._compile_decimal(column, schema)
+        elif isinstance(reader, functools.partial):
+            if reader.func is wire._string:
+                self._compile_string(column, reader.args[1], schema)
+            else:
+                self._compile_fixed(column, reader)
+        self.room += column.room + 1
+        return 0
+
+    cdef int _compile_decimal(self, Column *column, schema) except -1:
+        precision, scale = schema.precision, schema.scale
+        if 1 <= precision <= 65 and 0 <= scale <= precision:
+            if column.fixed == wire._decimal_width(precision, scale):
+                column.kind, column.first, column.second = DECIMAL, precision, scale
+                column.room = 128
+        return 0
+
+    cdef int _compile_fixed(self, Column *column, reader) except -1:
+        """A reader made by `partial`: its arguments before (data, at, faults)."""
+        function, given = reader.func, reader.args
+        if function is wire._integer:
+            if 1 <= given[0] <= 8 and column.fixed == given[0]:
+                column.kind, column.first, column.room = INTEGER, given[1], 21
+        elif function in TEMPORAL:
+            kind, width = TEMPORAL[function]
+            if 0 <= given[1] <= 6 and column.fixed == width + (given[1] + 1) // 2:
+                column.kind, column.first, column.room = kind, given[1], 40
+        elif function in PLAIN:
+            kind, width = PLAIN[function]
+            if column.fixed == width:
+                column.kind, column.room = kind, 40
+        elif function is wire._bit:
+            if 1 <= given[0] <= 8 and column.fixed == given[0] and 1 <= given[1] <= 64:
+                column.kind, column.first, column.room = BIT, given[1], 64
+        elif function is wire._enum:
+            if 1 <= given[1] <= 8 and column.fixed == given[1]:
+                column.kind = ENUM
+                self._take_members(column, given[2])
+                column.room = max(map(len, given[2]), default=0) + 2
+        elif function is wire._set:
+            if 1 <= given[0] <= 8 and column.fixed == given[0] and b"" not in given[1]:
+                column.kind = SET
+                self._take_members(column, given[1])
+                column.room = sum(map(len, given[1])) + len(given[1]) + 2
+        return 0
+
+    cdef int _take_members(self, Column *column, list members) except -1:
+        cdef Py_ssize_t place
+        cdef bytes member
+        column.members = <Member *>calloc(len(members) + 1, sizeof(Member))
+        if column.members == NULL:
+            raise MemoryError
+        column.count = len(members)
+        for place, member in enumerate(members):
+            self.kept.append(member)
+            column.members[place].text = PyBytes_AS_STRING(member)
+            column.members[place].length = PyBytes_GET_SIZE(member)
+        return 0
+
+    cdef int _compile_string(self, Column *column, convert, schema) except -1:
+        cdef bytes table
+        if not 1 <= column.prefix <= 4:
+            return 0
+        if convert is wire._binary:
+            column.kind = BYTES
+        elif isinstance(convert, functools.partial):
+            if convert.func is wire._padded_binary:
+                column.kind, column.first = BYTES, convert.args[0]
+        elif schema.base in types.CHARACTER and charsets.is_utf8(schema.charset or ""):
+            column.kind, column.first = UTF8, schema.charset == "ascii"
+        elif schema.base in types.CHARACTER and schema.charset in charsets.SINGLE_BYTE_SETS:
+            table = mapped(charsets.single_byte_table(schema.charset))
+            self.kept.append(table)
+            column.kind = MAPPED
+            column.table = <const u8 *>PyBytes_AS_STRING(table)
+        return 0
+
+    cdef int take(
+        self, bytes event, Source *source, int operation, Text *old, Text *new, list changes
+    ) except -1:
+        """Append the event's changes."""
+        cdef Py_ssize_t at = self.body(event, source, operation)
+        cdef list faults = []
+        cdef list ignored = []
+        if at > source.size:
+            raise IndexError
+        while at < source.size:
+            if operation != INSERT:
+                at = self.key_only(event, source, at, old, ignored)
+                if operation == DELETE:
+                    changes.append(change(DELETE, self.key_text(old), None, NO_FAULTS))
+                    continue
+                if at == source.size:
+                    raise IndexError
+            at = self.whole(event, source, at, new, faults)
+            if operation == INSERT:
+                changes.append(self.written(INSERT, new, faults))
+            elif self.same_key(old, new):
+                changes.append(self.written(UPDATE, new, faults))
+            else:
+                changes.append(change(DELETE, self.key_text(old), None, NO_FAULTS))
+                changes.append(self.written(INSERT, new, faults))
+            if faults:
+                faults = []
+        return 0
+
+    cdef object written(self, int operation, Text *text, list faults):
+        cdef bytes row = whole_text(text)
+        cdef bytes key = self.key_text(text) if self.key_length else row
+        return change(operation, key, row, tuple(faults) if faults else NO_FAULTS)
+
+    cdef Py_ssize_t body(self, bytes event, Source *source, int operation) except -1:
+        """The first image's offset; where anything is unusual Python looks, and says what."""
+        cdef Py_ssize_t at = BODY
+        cdef Py_ssize_t bitmaps
+        cdef Py_ssize_t place
+        cdef Py_ssize_t bit
+        if source.data[4] >= 30:
+            if source.size < BODY + 2:
+                return rows.PythonDecoder._body(event, self.plan, operation)
+            at += <Py_ssize_t>little(source.data + at, 2)
+        for bitmaps in range(2 if operation == UPDATE else 1):
+            bit = at + 1 + bitmaps * self.bitmap
+            if bit + self.bitmap > source.size or source.data[at] != self.width or self.width > 250:
+                return rows.PythonDecoder._body(event, self.plan, operation)
+            for place in range(self.width // 8):
+                if source.data[bit + place] != 0xFF:
+                    return rows.PythonDecoder._body(event, self.plan, operation)
+            for place in range(self.width & ~7, self.width):
+                if not source.data[bit + (place >> 3)] >> (place & 7) & 1:
+                    return rows.PythonDecoder._body(event, self.plan, operation)
+        return at + 1 + (2 if operation == UPDATE else 1) * self.bitmap
+
+    cdef Py_ssize_t behind(self, Column *column, Source *source, Py_ssize_t at) except -1:
+        """The offset behind a value that is not read, which is at most the event's end."""
+        cdef uint64_t length = <uint64_t>column.fixed
+        if not column.fixed:
+            if source.size - at < column.prefix:
+                raise IndexError
+            length = little(source.data + at, column.prefix)
+            at += column.prefix
+        if <uint64_t>(source.size - at) < length:
+            raise IndexError
+        return at + <Py_ssize_t>length
+
+    cdef Py_ssize_t whole(
+        self, bytes event, Source *source, Py_ssize_t at, Text *text, list faults
+    ) except -1:
+        """Write the image at `at`; the offset behind it."""
+        cdef Py_ssize_t nulls = at
+        cdef Py_ssize_t index
+        if source.size - at < self.bitmap:
+            raise IndexError
+        at += self.bitmap
+        text.used = 0
+        reserve(text, self.room)
+        for index in range(self.visible):
+            if index:
+                text.data[text.used] = 9
+                text.used += 1
+            if source.data[nulls + (index >> 3)] >> (index & 7) & 1:
+                put_null(text, index)
+            else:
+                at = self.field(index, event, source, at, text, faults)
+        for index in range(self.visible, self.width):
+            if not source.data[nulls + (index >> 3)] >> (index & 7) & 1:
+                at = self.behind(&self.columns[index], source, at)
+        return at
+
+    cdef Py_ssize_t key_only(
+        self, bytes event, Source *source, Py_ssize_t at, Text *text, list faults
+    ) except -1:
+        """Write the key columns of the image at `at`, in column order; the offset behind it."""
+        cdef Py_ssize_t nulls = at
+        cdef Py_ssize_t index
+        if not self.key_length:
+            return self.whole(event, source, at, text, faults)
+        if source.size - at < self.bitmap:
+            raise IndexError
+        at += self.bitmap
+        text.used = 0
+        reserve(text, self.room)
+        for index in range(self.width):
+            if source.data[nulls + (index >> 3)] >> (index & 7) & 1:
+                if self.columns[index].wanted:
+                    put_null(text, index)
+            elif self.columns[index].wanted:
+                at = self.field(index, event, source, at, text, faults)
+            else:
+                at = self.behind(&self.columns[index], source, at)
+        return at
+
+    cdef Py_ssize_t field(
+        self, Py_ssize_t index, bytes event, Source *source, Py_ssize_t at, Text *text, list faults
+    ) except -1:
+        """Write one value; the offset behind it. There is room for what is fixed in length."""
+        cdef Column *column = &self.columns[index]
+        cdef Py_ssize_t behind = self.behind(column, source, at)
+        cdef Py_ssize_t start = text.used
+        cdef u8 *to
+        if column.kind == BY_READER:
+            return self.by_reader(index, event, source, at, text, faults)
+        if column.fixed:
+            to = put_fixed(column, source.data + at, text.data + start)
+        else:
+            to = put_string(
+                column, source.data + at + column.prefix, behind - at - column.prefix, text,
+                self.room,
+            )
+        if to == NULL:
+            return self.by_reader(index, event, source, at, text, faults)
+        text.used = to - text.data
+        text.spans[index].start = start
+        text.spans[index].end = text.used
+        return behind
+
+    cdef Py_ssize_t by_reader(
+        self, Py_ssize_t index, bytes event, Source *source, Py_ssize_t at, Text *text, list faults
+    ) except -1:
+        """Write a value with its column's Python reader, which also notes what is at fault."""
+        cdef Py_ssize_t behind
+        cdef bytes value
+        value, behind = self.readers[index](event, at, faults)
+        if behind > source.size:
+            raise IndexError
+        if value is None:
+            put_null(text, index)
+            return behind
+        reserve(text, PyBytes_GET_SIZE(value) + self.room)
+        memcpy(text.data + text.used, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        text.spans[index].start = text.used
+        text.used += PyBytes_GET_SIZE(value)
+        text.spans[index].end = text.used
+        return behind
+
+    cdef bint has_key(self, Text *text) noexcept:
+        cdef Py_ssize_t place
+        for place in range(self.key_length):
+            if text.spans[self.key[place]].end < text.spans[self.key[place]].start:
+                return False
+        return True
+
+    cdef bytes key_text(self, Text *text):
+        """The key's columns in key order; None where one is NULL. Without a key, the row."""
+        cdef Py_ssize_t place
+        cdef Py_ssize_t length
+        cdef Py_ssize_t total = self.key_length - 1
+        cdef Span *span
+        cdef bytes made
+        cdef char *to
+        if not self.key_length:
+            return whole_text(text)
+        if not self.has_key(text):
+            return None
+        for place in range(self.key_length):
+            span = &text.spans[self.key[place]]
+            total += span.end - span.start
+        made = PyBytes_FromStringAndSize(NULL, total)
+        to = PyBytes_AS_STRING(made)
+        for place in range(self.key_length):
+            if place:
+                to[0] = 9
+                to += 1
+            span = &text.spans[self.key[place]]
+            length = span.end - span.start
+            memcpy(to, text.data + span.start, length)
+            to += length
+        return made
+
+    cdef bint same_key(self, Text *one, Text *other) noexcept:
+        """Is it the same row to PostgreSQL? Rows without a key are never so."""
+        cdef Py_ssize_t place
+        cdef Py_ssize_t length
+        cdef Span *left
+        cdef Span *right
+        if not self.key_length:
+            return False
+        if not (self.has_key(one) and self.has_key(other)):
+            return self.has_key(one) == self.has_key(other)
+        for place in range(self.key_length):
+            left = &one.spans[self.key[place]]
+            right = &other.spans[self.key[place]]
+            length = left.end - left.start
+            if length != right.end - right.start:
+                return False
+            if memcmp(one.data + left.start, other.data + right.start, length):
+                return False
+        return True
+
+
+cdef inline void put_null(Text *text, Py_ssize_t index) noexcept:
+    """There is room: each column has at least two bytes of it."""
+    text.data[text.used] = 92
+    text.data[text.used + 1] = 78
+    text.spans[index].start = text.used
+    text.spans[index].end = text.used - 1
+    text.used += 2
+
+
+cdef u8 *put_fixed(Column *column, const u8 *at, u8 *to) except? NULL:
+    """A value with a fixed length; NULL without an exception where it has no text."""
+    cdef Kind kind = column.kind
+    cdef float single
+    cdef double number
+    if kind == INTEGER:
+        return put_integer(to, at, <int>column.fixed, column.first)
+    elif kind == YEAR:
+        return put_unsigned(to, at[0] + 1900 if at[0] else 0)
+    elif kind == DOUBLE:
+        memcpy(&number, at, 8)
+        return put_number(to, number)
+    elif kind == FLOAT:
+        memcpy(&single, at, 4)
+        return put_number(to, single)
+    elif kind == DECIMAL:
+        return put_decimal(to, at, column.first, column.second)
+    elif kind == DATE:
+        return put_date3(to, at)
+    elif kind == DATETIME2:
+        return put_datetime2(to, at, column.first)
+    elif kind == TIMESTAMP2:
+        return put_moment(
+            to, <uint32_t>big(at, 4), big(at + 4, (column.first + 1) // 2), column.first
+        )
+    elif kind == TIME2:
+        return put_time2(to, at, column.first)
+    elif kind == BIT:
+        return put_bits(to, big(at, column.fixed), column.first)
+    elif kind == ENUM:
+        return put_enum(column, little(at, column.fixed), to)
+    elif kind == SET:
+        return put_set(column, little(at, column.fixed), to)
+    elif kind == OLD_DATETIME:
+        return put_datetime8(to, at)
+    elif kind == OLD_TIMESTAMP:
+        return put_moment(to, <uint32_t>little(at, 4), 0, 0)
+    elif kind == OLD_TIME:
+        return put_time3(to, at)
+    return NULL
+
+
+cdef u8 *put_number(u8 *to, double number) except NULL:
+    """A double as `repr` writes it."""
+    cdef u8 *behind = put_double(to, number)
+    cdef char *text
+    cdef size_t length
+    if behind != NULL:
+        return behind
+    text = PyOS_double_to_string(number, 114, 0, Py_DTSF_ADD_DOT_0, NULL)
+    length = strlen(text)
+    memcpy(to, text, length)
+    PyMem_Free(text)
+    return to + length
+
+
+cdef inline u8 *put_enum(Column *column, uint64_t number, u8 *to) noexcept:
+    cdef Member *member
+    if number == 0:
+        return to
+    if number > <uint64_t>column.count:
+        return NULL
+    member = &column.members[number - 1]
+    memcpy(to, member.text, member.length)
+    return to + member.length
+
+
+cdef inline u8 *put_set(Column *column, uint64_t chosen, u8 *to) noexcept:
+    cdef Py_ssize_t place
+    cdef u8 *start = to
+    for place in range(min(column.count, 64)):
+        if chosen >> place & 1:
+            if to != start:
+                to[0] = 44
+                to += 1
+            memcpy(to, column.members[place].text, column.members[place].length)
+            to += column.members[place].length
+    return to
+
+
+cdef u8 *put_string(
+    Column *column, const u8 *at, Py_ssize_t length, Text *text, Py_ssize_t room
+) except? NULL:
+    """A value of any length behind what `text` holds, and `room` left behind it."""
+    cdef Py_ssize_t padding
+    if column.kind == UTF8:
+        reserve(text, 2 * length + room)
+        return put_utf8(text.data + text.used, at, length, column.first)
+    elif column.kind == MAPPED:
+        reserve(text, 3 * length + 4 + room)
+        return put_mapped(text.data + text.used, at, length, column.table)
+    padding = column.first - length if column.first > length else 0
+    reserve(text, 3 + 2 * (length + padding) + room)
+    return put_bytea(text.data + text.used, at, length, padding)
+
+
+cdef inline u8 *put_bytea(u8 *to, const u8 *at, Py_ssize_t length, Py_ssize_t padding) noexcept:
+    memcpy(to, b"\\\\x", 3)
+    to = put_hex(to + 3, at, length)
+    memset(to, 48, 2 * padding)
+    return to + 2 * padding
+
+
+# What wire's readers are here, and the bytes that they read (without a fraction's).
+cdef dict PLAIN = {
+    wire._year: (YEAR, 1),
+    wire._float: (FLOAT, 4),
+    wire._double: (DOUBLE, 8),
+    wire._date: (DATE, 3),
+    wire._old_time: (OLD_TIME, 3),
+    wire._old_datetime: (OLD_DATETIME, 8),
+    wire._old_timestamp: (OLD_TIMESTAMP, 4),
+}
+cdef dict TEMPORAL = {
+    wire._timestamp2: (TIMESTAMP2, 4),
+    wire._datetime2: (DATETIME2, 5),
+    wire._time2: (TIME2, 3),
+}
+
+
+cdef bytes mapped(str table):
+    """A single-byte set's 256 characters as `put_mapped` wants them."""
+    cdef list entries = []
+    for character in table:
+        # U+FFFE: no such character. NUL: a fault in PostgreSQL's text.
+        text = b"" if character in "\ufffe\0" else wire.escaped(character.encode())
+        entries.append(text.ljust(3, b"\0") + bytes([len(text)]))
+    return b"".join(entries)
+
+
+cdef class KernelDecoder:
+    """The compiled `RowDecoder`."""
+
+    cdef dict _plans
+    cdef CompiledPlan _last
+    cdef Text _old
+    cdef Text _new
+
+    def __cinit__(self):
+        self._plans = {}
+
+    def __dealloc__(self):
+        free(self._old.data)
+        free(self._new.data)
+
+    def decode(self, bytes event not None, plan):
+        """See `RowDecoder`."""
+        cdef CompiledPlan compiled = self._compiled(plan)
+        cdef Source source
+        cdef Text old
+        cdef Text new
+        cdef list changes = []
+        if len(event) < 5:
+            raise rows.malformed(plan.table)
+        operation = rows._OPERATIONS.get(event[4])
+        if operation is None or compiled.foreign or len(event) < BODY:
+            return rows.PythonDecoder().decode(event, plan)
+        source.size = len(event)
+        source.data = fence(PyBytes_AS_STRING(event), source.size)
+        lend(&self._old, &old, compiled.width)
+        lend(&self._new, &new, compiled.width)
+        try:
+            if source.data == NULL or old.spans == NULL or new.spans == NULL:
+                raise MemoryError
+            compiled.take(event, &source, operation, &old, &new, changes)
+        except (IndexError, struct.error) as error:
+            raise rows.malformed(plan.table) from error
+        finally:
+            unfence(source.data)
+            give_back(&old, &self._old)
+            give_back(&new, &self._new)
+        return changes
+
+    cdef CompiledPlan _compiled(self, plan):
+        cdef CompiledPlan found = self._last
+        if found is not None and found.plan is plan:
+            return found
+        found = self._plans.get(id(plan))
+        if found is None:
+            if len(self._plans) >= KEPT_PLANS:
+                self._plans.clear()
+            found = self._plans[id(plan)] = CompiledPlan(plan)  # keeps the plan, and so its id
+        self._last = found
+        return found
+
+
+cdef void lend(Text *kept, Text *lent, Py_ssize_t width) noexcept:
+    """Hand a buffer over, so that whoever decodes meanwhile makes one of its own."""
+    lent[0] = kept[0]
+    kept.data = NULL
+    kept.room = 0
+    lent.used = 0
+    lent.spans = <Span *>calloc(width + 1, sizeof(Span))
+
+
+cdef void give_back(Text *lent, Text *kept) noexcept:
+    free(lent.spans)
+    if kept.data == NULL and lent.room <= KEPT_ROOM:
+        kept.data = lent.data
+        kept.room = lent.room
+    else:
+        free(lent.data)

@@ -41,7 +41,7 @@ def run(leg: Leg, stop: Event, max_wait: float = 60.0) -> None:
     """Step `leg` until `stop` is set, waiting out transient failures; a Halt escapes."""
     patiently = Retrying(
         retry=retry_if_exception_type(Transient),
-        wait=wait_exponential_jitter(initial=0.5, max=max_wait),
+        wait=wait_exponential_jitter(max=max_wait),
         sleep=sleep_using_event(stop),
         stop=stop_when_event_set(stop),
         before_sleep=_note,

@@ -287,7 +287,7 @@ def _mysql_setting_to_mend(code: int, prefix: str) -> str:
     if code in _MYSQL_ACCOUNT:
         return f"Check {prefix}_USER and {prefix}_PASSWORD."
     if code in _MYSQL_GRANT:
-        return "Grant it to this account; replicator check shows how."
+        return "Grant it to this account; the README lists what each account needs."
     return ""
 
 

@@ -12,8 +12,16 @@ from typing import Annotated
 import structlog
 import typer
 
+from config.connections import connect_mysql, connect_postgres
 from config.daemon import run, stop_on_signals
-from config.errors import EXIT_HALT, Halt, ReplicatorError
+from config.errors import (
+    EXIT_HALT,
+    ConfigError,
+    ConnectionLost,
+    Halt,
+    ReplicatorError,
+    ServerBusy,
+)
 from config.logs import configure_logging
 from config.metrics import HALTS, serve_metrics
 from config.settings import Settings, load_settings
@@ -56,7 +64,22 @@ def run_command(
         raise typer.Exit(EXIT_HALT) from None
 
 
+def _reach(settings: Settings) -> None:
+    """Connect once to both servers: one that is away at the start is a setting to mend.
+
+    Later losses are waited out.
+    """
+    try:
+        connect_mysql(settings.replication).close()
+        connect_postgres(settings.analytics).close()
+    except ConnectionLost as error:
+        raise ConfigError(str(error), error.hint) from None
+    except ServerBusy:
+        return  # it is there, and will be ready soon
+
+
 def _serve(settings: Settings) -> None:
+    _reach(settings)
     tuning = settings.loader
     with stop_on_signals() as stop, serve_metrics(tuning.metrics_host, tuning.metrics_port):
         run(Loader(settings), stop)

@@ -18,6 +18,9 @@ ctypedef unsigned char u8
 
 cdef extern from *:
     """
+    #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+    #error "the kernel reads numbers as little-endian machines hold them"
+    #endif
     static const char kernel_pairs[201] =
         "00010203040506070809" "10111213141516171819" "20212223242526272829"
         "30313233343536373839" "40414243444546474849" "50515253545556575859"
@@ -26,12 +29,34 @@ cdef extern from *:
     static const char kernel_hex[17] = "0123456789abcdef";
     static const unsigned char kernel_month_days[16] =
         {0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0, 0, 0};
+    static const uint64_t kernel_tens[20] = {
+        1ULL, 10ULL, 100ULL, 1000ULL, 10000ULL, 100000ULL, 1000000ULL, 10000000ULL, 100000000ULL,
+        1000000000ULL, 10000000000ULL, 100000000000ULL, 1000000000000ULL, 10000000000000ULL,
+        100000000000000ULL, 1000000000000000ULL, 10000000000000000ULL, 100000000000000000ULL,
+        1000000000000000000ULL, 10000000000000000000ULL};
+    #ifdef __SIZEOF_INT128__
+    #define KERNEL_HAS_PRODUCT 1
+    static inline uint64_t kernel_product(uint64_t a, uint64_t b, int shift, uint64_t *rest) {
+        unsigned __int128 product = (unsigned __int128)a * b;
+        *rest = (uint64_t)product & (((uint64_t)1 << shift) - 1);
+        return (uint64_t)(product >> shift);
+    }
+    #else
+    #define KERNEL_HAS_PRODUCT 0
+    static inline uint64_t kernel_product(uint64_t a, uint64_t b, int shift, uint64_t *rest) {
+        (void)a; (void)b; (void)shift; *rest = 0; return 0;
+    }
+    #endif
     static const unsigned char kernel_group_bytes[10] = {0, 1, 1, 2, 2, 3, 3, 4, 4, 4};
     """
     const char *PAIRS "kernel_pairs"
     const char *HEX "kernel_hex"
     const u8 *MONTH_DAYS "kernel_month_days"
     const u8 *GROUP_BYTES "kernel_group_bytes"  # that hold so many decimal digits
+    const uint64_t *TENS "kernel_tens"
+    const bint HAS_PRODUCT "KERNEL_HAS_PRODUCT"
+    uint64_t product "kernel_product"(uint64_t a, uint64_t b, int shift, uint64_t *rest) nogil
+    int trailing_zeros "__builtin_ctzll"(uint64_t number) nogil
 
 
 # --- numbers as stored -------------------------------------------------------------------------
@@ -40,8 +65,17 @@ cdef inline uint64_t little(const u8 *at, Py_ssize_t width) noexcept nogil:
     """An unsigned little-endian number of at most 8 bytes."""
     cdef uint64_t number = 0
     cdef Py_ssize_t place
-    for place in range(width):
-        number |= <uint64_t>at[place] << (8 * place)
+    if width == 1:
+        return at[0]
+    elif width == 2:
+        memcpy(&number, at, 2)
+    elif width == 4:
+        memcpy(&number, at, 4)
+    elif width == 8:
+        memcpy(&number, at, 8)
+    else:
+        for place in range(width):
+            number |= <uint64_t>at[place] << (8 * place)
     return number
 
 
@@ -64,23 +98,24 @@ cdef inline u8 *put_two(u8 *to, uint32_t number) noexcept nogil:
 
 cdef inline u8 *put_unsigned(u8 *to, uint64_t number) noexcept nogil:
     """At most 20 bytes."""
-    cdef u8 digits[20]
-    cdef int at = 20
+    cdef int digits = 1
+    cdef u8 *behind
     if number < 10:
         to[0] = <u8>(48 + number)
         return to + 1
+    while digits < 20 and number >= TENS[digits]:
+        digits += 1
+    behind = to + digits
+    to = behind
     while number >= 100:
-        at -= 2
-        memcpy(&digits[at], PAIRS + 2 * (number % 100), 2)
+        to -= 2
+        put_two(to, <uint32_t>(number % 100))
         number //= 100
     if number >= 10:
-        at -= 2
-        memcpy(&digits[at], PAIRS + 2 * number, 2)
+        put_two(to - 2, <uint32_t>number)
     else:
-        at -= 1
-        digits[at] = <u8>(48 + number)
-    memcpy(to, &digits[at], 20 - at)
-    return to + 20 - at
+        to[-1] = <u8>(48 + number)
+    return behind
 
 
 cdef inline u8 *put_padded(u8 *to, uint64_t number, int width) noexcept nogil:
@@ -133,8 +168,8 @@ cdef inline u8 *put_double(u8 *to, double number) noexcept nogil:
     """The shortest text that reads back the same, where it is quickly known; else NULL.
 
     A decimal of at most 15 digits that reads as `number` is the shortest: no two such
-    decimals read as the same double. Both operands of `whole / scale` are exact, so
-    that the quotient is what the decimal reads as.
+    decimals read as the same double. Both operands of `whole / 100.0` are exact, so
+    that the quotient is what the decimal reads as. At most 26 bytes.
     """
     cdef double size = fabs(number)
     cdef int64_t whole
@@ -146,17 +181,74 @@ cdef inline u8 *put_double(u8 *to, double number) noexcept nogil:
     whole = <int64_t>size
     if <double>whole == size:
         return put_fraction(to, <uint64_t>whole, 1, 0)
-    if size < 1e-4:
+    if size < 1e-3:
         return NULL
     if size < 9e12:
         whole = <int64_t>(size * 100.0 + 0.5)
         if <double>whole / 100.0 == size:
             return put_fraction(to, <uint64_t>whole, 100, 2)
-    if size < 9e8:
-        whole = <int64_t>(size * 1000000.0 + 0.5)
-        if <double>whole / 1000000.0 == size:
-            return put_fraction(to, <uint64_t>whole, 1000000, 6)
-    return NULL
+    return put_shortest(to, size)
+
+
+cdef inline u8 *put_shortest(u8 *to, double size) noexcept nogil:
+    """The shortest decimal of 0.001 <= size < 1e15 by exact arithmetic; NULL where it is close.
+
+    A decimal reads as `size` when it lies less than half a unit of the mantissa's last bit
+    away. The nearest decimals of 16 digits are looked at, then of fewer while they read
+    as `size`; 17 digits always do. What lies on the border, or between two, is left to Python.
+    """
+    cdef uint64_t bits
+    cdef uint64_t mantissa
+    cdef uint64_t found = 0
+    cdef int places
+    cdef int shift
+    cdef int verdict
+    memcpy(&bits, &size, 8)
+    shift = 1075 - <int>(bits >> 52)
+    mantissa = bits & ((<uint64_t>1 << 52) - 1)
+    if not HAS_PRODUCT or mantissa == 0:  # a power of two: what is below it lies closer
+        return NULL
+    mantissa |= <uint64_t>1 << 52
+    places = 16
+    if size >= 1:
+        while size >= TENS[16 - places]:
+            places -= 1
+    else:
+        while size < 0.1 and places < 18:
+            size *= 10
+            places += 1
+    verdict = nearest(mantissa, shift, places, &found)
+    if verdict == 0:
+        places += 1
+        if nearest(mantissa, shift, places, &found) != 1:
+            return NULL
+    while verdict == 1 and places > 1:
+        verdict = nearest(mantissa, shift, places - 1, &found)
+        if verdict == 1:
+            places -= 1
+    if verdict < 0:
+        return NULL
+    return put_fraction(to, found, TENS[places], places)
+
+
+cdef inline int nearest(
+    uint64_t mantissa, int shift, int places, uint64_t *found
+) noexcept nogil:
+    """Does the nearest decimal of so many places read as the double? 1, 0; -1: too close to say."""
+    cdef uint64_t rest
+    cdef uint64_t whole = product(mantissa, TENS[places], shift, &rest)
+    cdef uint64_t above = (<uint64_t>1 << shift) - rest
+    if rest == above:
+        return -1
+    if above < rest:
+        rest = above
+        whole += 1
+    if 2 * rest == TENS[places]:
+        return -1
+    if 2 * rest > TENS[places]:
+        return 0
+    found[0] = whole
+    return 1
 
 
 cdef inline u8 *put_group(u8 *to, const u8 *at, u8 flip, u8 sign, int digits) noexcept nogil:
@@ -341,13 +433,32 @@ cdef inline u8 *put_time3(u8 *to, const u8 *at) noexcept nogil:
 
 # --- strings -----------------------------------------------------------------------------------
 
-cdef inline bint is_plain(uint64_t word) noexcept nogil:
-    """Are all 8 bytes ASCII from the space on, and none a backslash?"""
+cdef inline uint64_t special(uint64_t word) noexcept nogil:
+    """The lowest high bit marks the first of 8 bytes that is not ASCII from the space on, or is
+    a backslash; 0 where there is none. What is marked above the lowest may be marked wrongly.
+    """
     cdef uint64_t ones = ~<uint64_t>0 // 255
-    cdef uint64_t slashes = word ^ (ones * 0x5C)
-    return (
-        (word | (word - ones * 0x20) | (slashes - ones)) & (ones * 0x80)
-    ) == 0
+    return (word | (word - ones * 0x20) | ((word ^ ones * 0x5C) - ones)) & (ones * 0x80)
+
+
+cdef inline Py_ssize_t copy_plain(
+    u8 *to, const u8 *at, Py_ssize_t left, Py_ssize_t readable
+) noexcept nogil:
+    """Copy the plain text that the `left` bytes begin with; how many bytes it has, or fewer.
+
+    Whole words are read, as far as `readable` says, and 8 bytes more may be written.
+    """
+    cdef Py_ssize_t done = 0
+    cdef uint64_t word
+    while done < left and readable - done >= 8:
+        memcpy(&word, at + done, 8)
+        memcpy(to + done, &word, 8)
+        word = special(word)
+        if word:
+            done += trailing_zeros(word) >> 3
+            break
+        done += 8
+    return done if done < left else left
 
 
 cdef inline u8 *put_ascii(u8 *to, u8 byte) noexcept nogil:
@@ -403,19 +514,23 @@ cdef inline int utf8_length(const u8 *at, Py_ssize_t left) noexcept nogil:
     return length
 
 
-cdef inline u8 *put_utf8(u8 *to, const u8 *at, Py_ssize_t left, bint ascii) noexcept nogil:
-    """UTF-8 (only its ASCII, if so told); at most twice the bytes. NULL: invalid, or a NUL."""
-    cdef uint64_t word
-    cdef int length
-    while left:
-        if left >= 8:
-            memcpy(&word, at, 8)
-            if is_plain(word):
-                memcpy(to, &word, 8)
-                to += 8
-                at += 8
-                left -= 8
-                continue
+cdef inline u8 *put_utf8(
+    u8 *to, const u8 *at, Py_ssize_t left, Py_ssize_t readable, bint ascii
+) noexcept nogil:
+    """UTF-8 (only its ASCII, if so told). NULL: invalid, or a NUL.
+
+    At most twice the bytes, and 8 bytes of room behind them. See `copy_plain` on `readable`.
+    """
+    cdef Py_ssize_t length
+    cdef Py_ssize_t place
+    while True:
+        length = copy_plain(to, at, left, readable)
+        to += length
+        at += length
+        left -= length
+        readable -= length
+        if left == 0:
+            return to
         if at[0] < 0x80:
             if at[0] == 0:
                 return NULL
@@ -425,21 +540,34 @@ cdef inline u8 *put_utf8(u8 *to, const u8 *at, Py_ssize_t left, bint ascii) noex
             length = 0 if ascii else utf8_length(at, left)
             if length == 0:
                 return NULL
-            memcpy(to, at, length)
+            for place in range(length):
+                to[place] = at[place]
             to += length
         at += length
         left -= length
-    return to
+        readable -= length
 
 
-cdef inline u8 *put_mapped(u8 *to, const u8 *at, Py_ssize_t left, const u8 *table) noexcept nogil:
-    """A single-byte character set; four bytes of room behind what is written.
+cdef inline u8 *put_mapped(
+    u8 *to, const u8 *at, Py_ssize_t left, Py_ssize_t readable, const u8 *table, bint ascii
+) noexcept nogil:
+    """A single-byte character set. NULL: a byte without a text.
 
-    `table` has four bytes for each byte: up to three of text and their number, 0
-    where the byte has no text (NULL is returned then). At most three times the bytes.
+    `table` has four bytes for each byte: up to three of text and their number, 0 where
+    there is none; `ascii` tells that plain ASCII stands for itself. At most three times
+    the bytes, and 8 bytes of room behind them. See `copy_plain` on `readable`.
     """
     cdef const u8 *entry
-    while left:
+    cdef Py_ssize_t length
+    while True:
+        if ascii:
+            length = copy_plain(to, at, left, readable)
+            to += length
+            at += length
+            left -= length
+            readable -= length
+        if left == 0:
+            return to
         entry = table + 4 * at[0]
         if entry[3] == 0:
             return NULL
@@ -447,7 +575,7 @@ cdef inline u8 *put_mapped(u8 *to, const u8 *at, Py_ssize_t left, const u8 *tabl
         to += entry[3]
         at += 1
         left -= 1
-    return to
+        readable -= 1
 
 
 cdef inline u8 *put_hex(u8 *to, const u8 *at, Py_ssize_t left) noexcept nogil:

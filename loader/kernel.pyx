@@ -14,6 +14,7 @@ Every value's bytes are checked to lie within the event before they are looked a
 import functools
 import struct
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free
 from cpython.object cimport PyTypeObject
@@ -168,6 +169,7 @@ cdef object change(int operation, object key, object row, tuple faults):
     return made
 
 
+@cython.final
 cdef class CompiledPlan:
     """A table's columns as the kernel reads them."""
 
@@ -189,7 +191,6 @@ cdef class CompiledPlan:
         self.readers = plan.readers
         self.kept = []
         self.visible = len(plan.readers)
-        self.foreign = not plan.skips
         self.width = len(plan.skips)
         self.bitmap = (self.width + 7) // 8
         self.key_length = len(plan.key)
@@ -197,6 +198,9 @@ cdef class CompiledPlan:
         self.key = <Py_ssize_t *>calloc(self.key_length + 1, sizeof(Py_ssize_t))
         if self.columns == NULL or self.key == NULL:
             raise MemoryError
+        if not 1 <= self.visible <= self.width or max(plan.key, default=0) >= self.visible:
+            self.foreign = True
+            return
         for index in range(self.width):
             self._compile(index)
         for place, index in enumerate(plan.key):
@@ -295,9 +299,10 @@ cdef class CompiledPlan:
         elif schema.base in types.CHARACTER and charsets.is_utf8(schema.charset or ""):
             column.kind, column.first = UTF8, schema.charset == "ascii"
         elif schema.base in types.CHARACTER and schema.charset in charsets.SINGLE_BYTE_SETS:
-            table = mapped(charsets.single_byte_table(schema.charset))
+            characters = charsets.single_byte_table(schema.charset)
+            table = mapped(characters)
             self.kept.append(table)
-            column.kind = MAPPED
+            column.kind, column.first = MAPPED, characters[32:127] == PLAIN_ASCII
             column.table = <const u8 *>PyBytes_AS_STRING(table)
         return 0
 
@@ -429,10 +434,11 @@ cdef class CompiledPlan:
         if column.fixed:
             to = put_fixed(column, source.data + at, text.data + start)
         else:
+            at += column.prefix
             to = put_string(
-                column, source.data + at + column.prefix, behind - at - column.prefix, text,
-                self.room,
+                column, source.data + at, behind - at, source.size - at, text, self.room
             )
+            at -= column.prefix
         if to == NULL:
             return self.by_reader(index, event, source, at, text, faults)
         text.used = to - text.data
@@ -604,16 +610,19 @@ cdef inline u8 *put_set(Column *column, uint64_t chosen, u8 *to) noexcept:
 
 
 cdef u8 *put_string(
-    Column *column, const u8 *at, Py_ssize_t length, Text *text, Py_ssize_t room
+    Column *column, const u8 *at, Py_ssize_t length, Py_ssize_t readable, Text *text,
+    Py_ssize_t room,
 ) except? NULL:
     """A value of any length behind what `text` holds, and `room` left behind it."""
     cdef Py_ssize_t padding
     if column.kind == UTF8:
-        reserve(text, 2 * length + room)
-        return put_utf8(text.data + text.used, at, length, column.first)
+        reserve(text, 2 * length + 8 + room)
+        return put_utf8(text.data + text.used, at, length, readable, column.first)
     elif column.kind == MAPPED:
-        reserve(text, 3 * length + 4 + room)
-        return put_mapped(text.data + text.used, at, length, column.table)
+        reserve(text, 3 * length + 8 + room)
+        return put_mapped(
+            text.data + text.used, at, length, readable, column.table, column.first
+        )
     padding = column.first - length if column.first > length else 0
     reserve(text, 3 + 2 * (length + padding) + room)
     return put_bytea(text.data + text.used, at, length, padding)
@@ -636,6 +645,7 @@ cdef dict PLAIN = {
     wire._old_datetime: (OLD_DATETIME, 8),
     wire._old_timestamp: (OLD_TIMESTAMP, 4),
 }
+cdef str PLAIN_ASCII = "".join(map(chr, range(32, 127)))
 cdef dict TEMPORAL = {
     wire._timestamp2: (TIMESTAMP2, 4),
     wire._datetime2: (DATETIME2, 5),
@@ -653,6 +663,7 @@ cdef bytes mapped(str table):
     return b"".join(entries)
 
 
+@cython.final
 cdef class KernelDecoder:
     """The compiled `RowDecoder`."""
 

@@ -28,12 +28,13 @@ from config.tables import TableRules
 from loader import replica as rep
 from loader import schema, tracking
 from loader.batch import Batch, Limits
+from loader.decoder import best_decoder
 from loader.keyless import load_keyless
 from loader.lifecycle import Table, Tables
 from loader.merge import helpers_of
 from loader.notices import NoticeReader, Notices
 from loader.reload import Connections, Copier, LoadWorker, raw_bytes_options
-from loader.rows import PythonDecoder, RowDecoder, TablePlan, plan_for
+from loader.rows import RowDecoder, TablePlan, plan_for
 from loader.statements import Replica, TableChanges, changes_of, version_number
 from loader.tracking import DROPPED, LOADING, RELOADING, STREAMING, WAITING, Offset
 from loader.types import raw_name
@@ -78,7 +79,7 @@ class Session:
         self._rules = rules
         self._postgres = postgres
         self._database = settings.replication.db
-        self._decoder: RowDecoder = PythonDecoder()
+        self._decoder: RowDecoder = best_decoder()
         self._notices = NoticeReader(self._decoder)
         self._plans: dict[tuple[str, bytes], TablePlan] = {}
         self._tables = Tables()

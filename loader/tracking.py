@@ -99,13 +99,18 @@ def create_tables(connection: PostgresConnection, schema: str) -> None:
     connection.commit()
 
 
+def writer_lock_key(database: str, schema: str) -> int:
+    """The advisory lock of the schema's one loader, as a signed 64-bit number."""
+    digest = hashlib.sha256(f"loader|{database}|{schema}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
 def lock_writer(connection: PostgresConnection, database: str, schema: str, wait: float) -> None:
     """Become the schema's only loader for as long as `connection` lives.
 
     Waits up to `wait` seconds for a predecessor's dying connection, then raises AlreadyRunning.
     """
-    digest = hashlib.sha256(f"loader|{database}|{schema}".encode()).digest()
-    key = int.from_bytes(digest[:8], "big", signed=True)
+    key = writer_lock_key(database, schema)
     deadline = time.monotonic() + wait
     while True:
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()

@@ -16,7 +16,8 @@ import structlog
 
 from config import metrics
 from config.connections import connect_mysql, connect_source
-from config.errors import ConfigError, Halt, ReplicatorError, SourceReset, translated
+from config.connections import quote_mysql_identifier as quote
+from config.errors import ConfigError, CopyRefused, Halt, ReplicatorError, SourceReset, translated
 from config.settings import Settings
 from config.tables import TableRules
 from replicator import replica as rep
@@ -135,7 +136,7 @@ class Replicator:
             offset = tracking.read_offset(self._replica, MAIN)
             over = offset is not None and tracking.everything_requested(self._replica)
         if offset is None or over:
-            offset = self._first_start()
+            offset = self._first_start(charset, collation)
         self._require_same_source(offset)
         self._format_description = self._read_format_description(offset.position)
         self._wire(offset)
@@ -178,7 +179,7 @@ class Replicator:
         with translated(self._settings.source.label):
             src.require_file(self._catalog, offset.position)
 
-    def _first_start(self) -> Offset:
+    def _first_start(self, charset: str, collation: str) -> Offset:
         with translated(self._settings.source.label):
             position = self._history(self._catalog).settled()
             tables = [
@@ -188,6 +189,8 @@ class Replicator:
             ]
         offset = Offset(MAIN, position, self._identity.server_id, self._identity.uuid)
         with translated(self._settings.replication.label):
+            database = self._settings.replication.db
+            rep.take_charset(self._hidden, self._replica, database, charset, collation)
             begin_first_copy(self._replica, offset, tables)
         return offset
 
@@ -251,14 +254,22 @@ class Replicator:
             self._recover_swap(offset)
             copying = self._set_routes()
             if copying:
+                admin = self._kept(rep.connect_hidden(settings.replication))
                 self._copy = FirstCopy(
-                    self._copier(self._catalog, self._hidden, self._reconciler),
+                    self._copier(
+                        self._catalog,
+                        self._kept(self._raw_source()),
+                        self._hidden,
+                        Reconciler(self._hidden, admin, database),
+                    ),
                     self._replica,
                     self._catalog,
                     settings.source.db,
                     copying,
                     self._watch,
                 )
+            else:
+                self._fit_rules()
 
     def _set_routes(self) -> list[str]:
         """Routes as the stored states have them; the tables whose first copy is unfinished."""
@@ -274,13 +285,29 @@ class Replicator:
                 self._routes.skip(table)
         return [t for t, state in states.items() if state == TableState.COPYING]
 
-    def _copier(self, catalog: Any, replica: Any, reconciler: Reconciler) -> TableCopier:
+    def _fit_rules(self) -> None:
+        """Follow tables.toml as it is now: leave what it excludes, copy what it has added."""
+        states = tracking.table_states(self._replica)
+        carried = {t for t, state in states.items() if state != TableState.EXCLUDED}
+        for table in sorted(carried):
+            if not self._rules.carries(table):
+                log.info("table_excluded", table=table)
+                tracking.set_state(self._replica, table, TableState.EXCLUDED)
+                self._routes.skip(table)
+        for source_table in src.base_tables(self._catalog, self._settings.source.db):
+            if self._rules.carries(source_table.name) and source_table.name not in carried:
+                log.info("table_included", table=source_table.name)
+                self._queue(source_table.name)
+
+    def _copier(
+        self, catalog: Any, reader: Any, replica: Any, reconciler: Reconciler
+    ) -> TableCopier:
         tuning = self._settings.replicator
         description = format_description_without_checksums(self._format_description)
         execute_bytes(replica, binlog_statement(description))
         return TableCopier(
             catalog,
-            self._kept(self._raw_source()),
+            reader,
             replica,
             reconciler,
             source_db=self._settings.source.db,
@@ -330,7 +357,8 @@ class Replicator:
                 batch_began = now
             events = self._stream.read(0)
         self._commit_batch()
-        self._housekeeping()
+        if not self._replicator.has_begun:  # what housekeeping begins would commit half of it
+            self._housekeeping()
 
     def _open_stream(self) -> None:
         settings = self._settings
@@ -393,7 +421,11 @@ class Replicator:
             log.info("tables_streaming", tables=len(passed))
 
     def _queue_dirty(self) -> None:
-        """Keyless tables that changed inside their window cannot be reconciled: copy again."""
+        """Copy again what cannot be reconciled, keyless tables, and copy what had no route."""
+        for table in sorted(self._routes.unknown):
+            log.info("table_included", table=table)
+            self._queue(table)
+        self._routes.unknown.clear()
         dirty, self._replicator.dirty = self._replicator.dirty, set()
         for table in sorted(dirty):
             log.info("copy_begins_again", tables=[table], reason="it has no key, and it changed")
@@ -427,9 +459,21 @@ class Replicator:
             self._swap_when_level(job)
 
     def _room(self, request: ResyncRequest) -> ResyncRoom:
-        """Connections for a resync, on its own thread."""
-        settings = self._settings
+        """Connections for a resync, on its own thread; none is left open where one fails."""
+        if not self._rules.carries(request.table):
+            raise CopyRefused(
+                f"table {request.table} is not carried",
+                hint="Include it in tables.toml and start again, or do not resync it.",
+            )
         opened: list[Any] = []
+        try:
+            return self._furnished(request, opened)
+        except BaseException:
+            _close_all(opened)
+            raise
+
+    def _furnished(self, request: ResyncRequest, opened: list[Any]) -> ResyncRoom:
+        settings = self._settings
 
         def kept(connection: Any) -> Any:
             opened.append(connection)
@@ -445,7 +489,7 @@ class Replicator:
         # its streams, and those send no heartbeat before they have slept for a whole period.
         stream = kept(self._binlog(settings.replicator.server_id + 1 + request.id % RESYNC_IDS))
         return ResyncRoom(
-            self._copier(catalog, replica, reconciler),
+            self._copier(catalog, kept(self._raw_source()), replica, reconciler),
             reconciler,
             replica,
             stream,
@@ -463,15 +507,24 @@ class Replicator:
         if not isinstance(error, Halt):
             raise error  # the link broke: everything starts again from what is stored
         log.error("resync_failed", table=job.table, reason=str(error), hint=error.hint)
+        self._discard_resync(job)
         tracking.set_request(
             self._replica, job.request.id, RequestState.FAILED, message=f"{error} {error.hint}"
         )
+
+    def _discard_resync(self, job: Resync) -> None:
+        """Leave nothing that a later resync would take for its own beginning."""
+        drop_scratch(self._hidden, job.hidden)
+        execute(self._hidden, f"DROP TABLE IF EXISTS {quote(job.hidden)}")
+        tracking.forget_progress(self._hidden, job.hidden)
+        tracking.forget_offset(self._hidden, STREAM)
 
     def _resync_gone(self, job: Resync) -> None:
         """The source has no such table; if the stream has not told so yet, it will."""
         job.stop()
         self._resync = None
         log.info("resync_without_table", table=job.table)
+        self._discard_resync(job)
         execute(self._replica, "BEGIN")
         if self._routes.skips(job.table):
             tracking.set_state(self._replica, job.table, TableState.VANISHED)

@@ -37,7 +37,8 @@ def begin_first_copy(replica: Any, offset: Offset, tables: Sequence[src.SourceTa
         count = sum(t.engine == engine for t in tables)
         log.info("engine_replaced", engine=engine, tables=count, stored="InnoDB")
     gone = sorted(set(tracking.table_states(replica)) - {t.name for t in tables})
-    for table_name in gone:
+    hidden = sorted(t for t in tracking.copy_progresses(replica) if t.startswith("_resync_"))
+    for table_name in [*gone, *hidden]:
         execute(replica, f"DROP TABLE IF EXISTS {quote(table_name)}")
     execute(replica, "BEGIN")
     for table_name in gone:
@@ -49,6 +50,7 @@ def begin_first_copy(replica: Any, offset: Offset, tables: Sequence[src.SourceTa
     tracking.restart_requests(replica)
     for table_name in gone:
         tracking.fail_restarted(replica, table_name)
+    tracking.forget_offset(replica, tracking.RESYNC)
     tracking.write_offset(replica, offset)
     execute(replica, "COMMIT")
     log.info("first_copy_started", tables=len(tables), position=str(offset.position))
@@ -119,6 +121,7 @@ class FirstCopy:
         except TableGone:
             log.info("table_vanished", table=name)
             tracking.set_state(self._replica, name, TableState.VANISHED)
+            tracking.fail_restarted(self._replica, name)
             tracking.fail_restarted(self._replica, name)
             self._next()
         except TableChanged:

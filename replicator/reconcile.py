@@ -18,6 +18,7 @@ import pymysql
 from config.connections import quote_mysql_identifier as quote
 from config.errors import UnknownEvent
 from replicator.batch import binlog_statement, rewritten_map
+from replicator.binlog.catalog import read_catalog
 from replicator.binlog.events import EventType, TableMap
 from replicator.binlog.rowimage import rows_event, split_rows
 from replicator.tracking import execute, execute_bytes, fetch
@@ -148,13 +149,6 @@ def _read_shape(connection: Any, database: str, target: str, scratch: str) -> _S
         )
         if not generated
     ]
-    key = [
-        name
-        for (name,) in fetch(
-            connection,
-            "SELECT column_name FROM information_schema.statistics WHERE table_schema=%s"
-            " AND table_name=%s AND index_name='PRIMARY' ORDER BY seq_in_index",
-            [database, target],
-        )
-    ]
+    catalog = read_catalog(connection, database, [target])[target]
+    key = [catalog.columns[at].name for at in catalog.primary_key]
     return _Shape(target, scratch, columns, key)

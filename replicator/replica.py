@@ -68,6 +68,17 @@ def prepare_database(settings: Settings, charset: str, collation: str) -> None:
         connection.close()
 
 
+def take_charset(hidden: Any, main: Any, database: str, charset: str, collation: str) -> None:
+    """Give a database that was there already the source's defaults: tables to come name none.
+
+    A session keeps what it knew of its database until it has used another one.
+    """
+    name = quote_mysql_identifier(database)
+    execute(hidden, f"ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation}")
+    execute(main, "USE information_schema")
+    execute(main, f"USE {name}")
+
+
 def take_lock(connection: Any, database: str, role: str) -> None:
     """Hold the one lock of this role, or raise `AlreadyRunning`."""
     name = f"opendental-replicator/{role}/{database}"[:64]

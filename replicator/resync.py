@@ -38,7 +38,7 @@ from replicator.tracking import CopyProgress, Offset, RequestState, ResyncReques
 
 log = structlog.get_logger(__name__)
 
-STREAM = "resync"
+STREAM = tracking.RESYNC
 _MOST_RESTARTS = 20
 
 
@@ -110,9 +110,9 @@ class Resync(threading.Thread):
                 progress = self._copied(room)
                 if progress is None:
                     return
-                self._open_stream(room, progress)
+                high = self._open_stream(room, progress)
                 while not self._stopping.is_set():
-                    if self.position >= self._main_position():
+                    if self.position >= max(self._main_position(), high):
                         self.ready = True
                         return
                     self._read(room)
@@ -162,7 +162,8 @@ class Resync(threading.Thread):
 
     # --- catch up ------------------------------------------------------------------------
 
-    def _open_stream(self, room: ResyncRoom, progress: CopyProgress) -> None:
+    def _open_stream(self, room: ResyncRoom, progress: CopyProgress) -> SourcePosition:
+        """Open it; the end of the copy's window, before which the copy shows no one moment."""
         if progress.low is None or progress.high is None:
             raise AssertionError("a complete copy has a window")
         offset = tracking.read_offset(room.replica, STREAM)
@@ -183,6 +184,7 @@ class Resync(threading.Thread):
         self._reader = TransactionReader(offset.position)
         self._pending.clear()
         room.stream.open(offset.position)
+        return progress.high
 
     @property
     def position(self) -> SourcePosition:

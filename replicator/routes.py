@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from config.errors import SchemaDrift
 from replicator.binlog.position import SourcePosition
 
 
@@ -56,6 +55,8 @@ class Routes:
         self._strict = strict
         self._fast: dict[str, Route] = {}
         self._windows: dict[str, Window] = {}
+        self.unknown: set[str] = set()
+        """Tables to be carried that have no route: passed over, and to be copied."""
 
     def stream(self, table: str, target: str | None = None, window: Window | None = None) -> None:
         """Carry the table; from its window's high end on where one is given."""
@@ -108,10 +109,7 @@ class Routes:
         return Route(Via.RECONCILE, route.target)
 
     def _unknown(self, table: str) -> Route:
-        if not self._strict or not self._carries(table):
-            self._fast[table] = _SKIP
-            return _SKIP
-        raise SchemaDrift(
-            f"the source changes table {table}, which is not on the replica",
-            hint=f"replicator resync {table}",
-        )
+        self._fast[table] = _SKIP
+        if self._strict and self._carries(table):
+            self.unknown.add(table)
+        return _SKIP

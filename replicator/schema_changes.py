@@ -125,18 +125,21 @@ class SchemaChanges:
 
     def _note_covered(self, statement: Statement, verdict: Execute) -> None:
         """The copy of these tables was read, or will be read, behind this change."""
-        gone = [t for t in verdict.dropped if self._routes.skips(t)]
-        gone += [a for a, _ in verdict.renames if self._routes.skips(a)]
-        copies = [b for a, b in verdict.renames if a in gone]
-        back = [t for t in verdict.created if self._routes.skips(t)]
-        self._finish(statement, _Outcome(forgotten=gone, queued=[*copies, *back]))
+        skipped = [t for t in verdict.tables if self._routes.skips(t)]
+        left = _left_by(verdict)
+        come = {b for _, b in verdict.renames} | set(verdict.created)
+        gone = [t for t in skipped if t not in left]
+        self._replicator.flush()
+        for table in gone:  # what an unfinished copy, or one that is not exact, has put there
+            execute(self._connection, f"DROP TABLE IF EXISTS {quote(table)}")
+        queued = [t for t in skipped if t in left & come]
+        self._finish(statement, _Outcome(forgotten=gone, queued=queued))
 
     def _requeue(self, statement: Statement, verdict: Execute) -> None:
         """A table changed its shape while it was copied: copy it again."""
-        gone = {*verdict.dropped, *(a for a, _ in verdict.renames)} - {
-            b for _, b in verdict.renames
-        }
-        again = [t for t in verdict.tables if t not in gone]
+        left = _left_by(verdict)
+        gone = set(verdict.tables) - left
+        again = [t for t in verdict.tables if t in left]
         self._replicator.flush()
         for table in verdict.tables:
             execute(self._connection, f"DROP TABLE IF EXISTS {quote(table)}")
@@ -247,12 +250,14 @@ class SchemaChanges:
             tracking.forget_table(connection, table)
             tracking.forget_progress(connection, table)
             tracking.fail_restarted(connection, table)
+            tracking.fail_restarted(connection, table)
         for table in outcome.changed:
             if table in hashes:
                 tracking.set_state(
                     connection, table, TableState.STREAMING, schema_hash=hashes[table].hash
                 )
                 tracking.forget_progress(connection, table)
+                tracking.answer_restarted(connection, table)
                 tracking.answer_restarted(connection, table)
         for table in outcome.queued:
             tracking.set_state(connection, table, TableState.QUEUED)
@@ -292,6 +297,15 @@ class SchemaChanges:
         self._settle(after, _Outcome.from_dict(pending))
 
 
+def _left_by(verdict: Execute) -> set[str]:
+    """The statement's tables that are there after it; a swap's third name is not."""
+    left = set(verdict.tables) - (set(verdict.dropped) - set(verdict.created))
+    for old, new in verdict.renames:
+        left.discard(old)
+        left.add(new)
+    return left
+
+
 class _Outcome:
     """What a statement leaves: tables gone, tables to stream on with, tables to copy."""
 
@@ -305,12 +319,10 @@ class _Outcome:
 
     @classmethod
     def of(cls, verdict: Execute) -> _Outcome:
-        gone = {*verdict.dropped, *(a for a, _ in verdict.renames)}
-        there = {*verdict.created, *(b for _, b in verdict.renames)}
-        queued = set(verdict.needs_copy)
+        left, queued = _left_by(verdict), set(verdict.needs_copy)
         return cls(
-            forgotten=sorted(gone - there - queued),
-            changed=sorted(set(verdict.tables) - (gone - there) - queued),
+            forgotten=sorted(set(verdict.tables) - left - queued),
+            changed=sorted(left - queued),
             queued=sorted(queued),
         )
 

@@ -19,6 +19,7 @@ from replicator.binlog.position import SourcePosition
 _COM_QUERY = 3
 
 MAIN = "main"
+RESYNC = "resync"
 RESERVED_PREFIXES = ("etl_", "_resync_", "_old_")
 """Table names in the replica's database that are ours; a source table may not bear them."""
 
@@ -81,8 +82,8 @@ class TableState:
     """Not exact; skipped until its resync has taken its place."""
     VANISHED = "vanished"
     """Gone on the source before the stream has told why; skipped until it does."""
-    REFUSED = "refused"
-    """Cannot be copied under the present settings; the log says why."""
+    EXCLUDED = "excluded"
+    """Left out by tables.toml since; what was carried before stays as it was."""
 
 
 class RequestState:
@@ -396,7 +397,8 @@ def set_request(
 
 def everything_requested(connection: Any) -> bool:
     """Does a request wait for each and every table that we know?"""
-    states = table_states(connection)
+    left_out = (TableState.EXCLUDED, TableState.VANISHED)
+    states = {t for t, state in table_states(connection).items() if state not in left_out}
     waiting = {
         row[0]
         for row in fetch(
@@ -405,7 +407,7 @@ def everything_requested(connection: Any) -> bool:
             [RequestState.QUEUED],
         )
     }
-    return bool(states) and set(states) <= waiting
+    return bool(states) and states <= waiting
 
 
 def restart_requests(connection: Any) -> None:

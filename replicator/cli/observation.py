@@ -7,7 +7,6 @@ an error; a server that cannot be reached raises.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Self
@@ -142,9 +141,8 @@ class Observer:
     def loader_runs(self) -> bool:
         """Does a process hold leg 2's lock?"""
         server = self.settings.analytics
-        # The key of loader.tracking.lock_writer, as pg_locks shows it: two halves.
-        digest = hashlib.sha256(f"loader|{server.db}|{server.schema_name}".encode()).digest()
-        high, low = (int.from_bytes(half, "big") for half in (digest[:4], digest[4:8]))
+        key = raw_tracking.writer_lock_key(server.db, server.schema_name) % (1 << 64)
+        high, low = divmod(key, 1 << 32)  # pg_locks shows it as two halves
         connection = self.analytics
         with translated(server.label):
             found = connection.execute(

@@ -14,7 +14,6 @@ from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
 
 Invoke = Callable[..., Result]
 
-pytestmark = pytest.mark.filterwarnings("ignore:The 'initial' parameter:DeprecationWarning")
 
 TABLE = """
 CREATE TABLE chart (

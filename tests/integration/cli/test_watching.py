@@ -26,7 +26,6 @@ from replicator.sandbox.waiting import wait_until
 
 Invoke = Callable[..., Result]
 
-pytestmark = pytest.mark.filterwarnings("ignore:The 'initial' parameter:DeprecationWarning")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from config.tables import TableRules
 from replicator.sandbox.databases import MySQLDatabase
 
 from .conftest import NewLeg
-from .leg import Leg, crawl
+from .leg import DEADLINE, Leg, crawl
 
 
 def session(database: MySQLDatabase, *statements: str) -> None:
@@ -181,7 +181,6 @@ def test_what_happens_between_events_of_a_large_transaction_does_not_commit_it(
 ) -> None:
     leg = new_leg(batch_bytes=1024)
     leg.source.execute("CREATE TABLE wide (id INT PRIMARY KEY, body TEXT) ENGINE=InnoDB")
-    leg.source.execute("CREATE TABLE other (id INT PRIMARY KEY) ENGINE=InnoDB")
     leg.catch_up()
     crawl(monkeypatch)
     session(
@@ -193,15 +192,21 @@ def test_what_happens_between_events_of_a_large_transaction_does_not_commit_it(
         ),
         "COMMIT",
     )
-    leg.resync("other")  # its swap, too, waits for the transaction's end
     seen: set[int] = set()
 
-    def watch() -> bool:
+    def watch(reached: bool) -> bool:
         seen.add(int(leg.replica.query("SELECT COUNT(*) FROM wide")[0][0]))
-        return leg._caught_up(leg.source_position())
+        return reached
 
-    leg.step_until(watch)
+    main = leg.replicator._replicator
+    leg.step_until(lambda: watch(main.has_begun))
+    leg.resync("absent")  # it fails, which is noted in a transaction
+    leg.step_until(lambda: watch(leg.replicator._resync is not None or not main.has_begun))
+    if leg.replicator._resync is not None:
+        leg.replicator._resync.join(DEADLINE)
+    leg.step_until(lambda: watch(leg._caught_up(leg.source_position())))
     assert seen == {0, 100}
+    assert leg.requests() == [("absent", "failed")]
     leg.assert_exact()
 
 

@@ -174,7 +174,11 @@ def test_events_before_a_damaged_one_in_the_same_piece_are_not_handed_over_twice
     ("code", "text", "expected"),
     [
         (1236, "Could not find first log file name in binary log index file", PositionLost),
-        (1236, "Client requested master to start replication from impossible position", SourceReset),
+        (
+            1236,
+            "Client requested master to start replication from impossible position",
+            SourceReset,
+        ),
         (1236, "A slave with the same server_uuid/server_id has connected", AlreadyRunning),
         (1236, "bogus data in log event", Halt),
         (1227, "Access denied; you need REPLICATION SLAVE", ConfigError),

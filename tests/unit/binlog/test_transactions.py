@@ -8,7 +8,6 @@ from config.errors import UnknownEvent, UnsupportedStatement
 from replicator.binlog.events import EventType, with_header
 from replicator.binlog.position import ReplicaPosition, SourcePosition
 from replicator.binlog.transactions import (
-    Begin,
     Change,
     Commit,
     Moved,
@@ -176,13 +175,9 @@ def test_a_rotation_moves_to_the_next_file() -> None:
 def test_a_rotation_made_up_for_the_stream_only_names_the_file() -> None:
     body = (4).to_bytes(8, "little") + b"bin.000009"
     log = Log(4)
-    changes = read(
-        artificial(EventType.ROTATE, body), log.mariadb_gtid(1), log.query(b"COMMIT")
-    )
+    changes = read(artificial(EventType.ROTATE, body), log.mariadb_gtid(1), log.query(b"COMMIT"))
     assert kinds(changes) == ["Begin", "Commit"]
-    assert changes[-1] == Commit(
-        SourcePosition("bin.000009", log.at), SECOND * 1_000_000, "0-1-1"
-    )
+    assert changes[-1] == Commit(SourcePosition("bin.000009", log.at), SECOND * 1_000_000, "0-1-1")
 
 
 def test_an_event_without_an_end_moves_nothing() -> None:

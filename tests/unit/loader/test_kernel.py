@@ -18,6 +18,7 @@ from loader import charsets, wire
 from loader.decoder import best_decoder, is_compiled
 from loader.rows import PythonDecoder, RowChange, RowDecoder, TablePlan
 from loader.types import raw_columns
+from loader.values import Faults
 from replicator.binlog.schema import Column, ColumnType, TableSchema
 
 kernel = pytest.importorskip("loader.kernel", reason="the row kernel was not built")
@@ -252,7 +253,7 @@ def test_a_reader_that_asks_for_the_decoder_again_does_not_disturb_it() -> None:
     inner = rows_event(23, 1, image([b"\7"]))
     read = plain.readers[0]
 
-    def nosy(data: bytes, at: int, faults: list[object]) -> tuple[bytes | None, int]:
+    def nosy(data: bytes, at: int, faults: Faults) -> tuple[bytes | None, int]:
         assert decoder.decode(inner, plain)[0].row == b"7"
         return read(data, at, [])
 

@@ -119,9 +119,7 @@ def test_an_empty_segment_is_false_and_takes_anything() -> None:
 def test_rows_keep_their_order_and_their_bytes(
     changes: list[tuple[int, int, bool, int]],
 ) -> None:
-    maps = {
-        (n, turn): table_map(10 * n + turn, b"t%d" % n) for n in range(1, 5) for turn in (1, 2)
-    }
+    maps = {(n, turn): table_map(10 * n + turn, b"t%d" % n) for n in range(1, 5) for turn in (1, 2)}
     segments, sent = [Segment()], []
     for number, (table, turn, ends, flags) in enumerate(changes):
         known = maps[table, turn]
@@ -143,9 +141,7 @@ def test_rows_keep_their_order_and_their_bytes(
         assert [rows_flags(e) & STMT_END_FLAG for e in rows] == [0] * (len(rows) - 1) + [1] * bool(
             rows
         )
-        found += [
-            (names[table_id_of(e)], e[28:], rows_flags(e) & ~STMT_END_FLAG) for e in rows
-        ]
+        found += [(names[table_id_of(e)], e[28:], rows_flags(e) & ~STMT_END_FLAG) for e in rows]
     assert found == sent
 
 

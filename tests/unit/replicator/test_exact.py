@@ -97,7 +97,9 @@ class Stage:
             for change in self.reader.feed(event):
                 self.replicator.apply(change)
 
-    def transaction(self, *changes: Any, end: Callable[[], bytes] | None = None, database: str = "") -> None:
+    def transaction(
+        self, *changes: Any, end: Callable[[], bytes] | None = None, database: str = ""
+    ) -> None:
         """`changes` are table names, or (name, id, flags)."""
         self.number += 1
         log = self.log

@@ -10,7 +10,7 @@ from replicator.binlog.position import SourcePosition
 from replicator.offset_row import TABLE_ID, offset_events
 from replicator.tracking import Offset
 
-NOW = datetime(2026, 11, 23, 4, 5, 6, 789_012)  # noqa: DTZ001
+NOW = datetime(2026, 11, 23, 4, 5, 6, 789_012)
 BEFORE = Offset("main", SourcePosition("bin.000001", 300), 7, "")
 AFTER = Offset(
     "main", SourcePosition("bin.000002", 4), 7, "some-uuid", "0-7-9", datetime(2025, 1, 2, 3, 4, 5)

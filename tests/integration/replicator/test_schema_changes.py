@@ -1,0 +1,178 @@
+"""Schema changes of the source: carried, skipped or refused; and each exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from config.errors import StatementFormat
+from replicator import schema_changes, tracking
+from replicator.schema_changes import SchemaChanges
+
+from .leg import Crash, Leg, crashing
+
+
+@pytest.fixture
+def pair(leg: Leg) -> Iterator[Leg]:
+    """Three tables of one definition, told apart by their rows alone."""
+    for number, table in enumerate(("one", "two", "three"), 1):
+        leg.source.execute(f"CREATE TABLE {table} (id INT PRIMARY KEY, n INT)")
+        leg.source.execute(f"INSERT INTO {table} VALUES (1, %s), (2, %s)", (number, number))
+    leg.catch_up()
+    yield leg
+
+
+CHANGES = {
+    "add column": ["ALTER TABLE one ADD COLUMN extra VARCHAR(9) NOT NULL DEFAULT 'new' FIRST"],
+    "two-phase alter": [
+        "SET SESSION binlog_alter_two_phase = 1",
+        "ALTER TABLE one ADD COLUMN extra INT DEFAULT 5",
+        "ALTER TABLE one ADD UNIQUE KEY (id, extra)",
+    ],
+    "create select": ["CREATE TABLE four AS SELECT id, n + 10 AS m FROM one"],
+    "create like": ["CREATE TABLE four LIKE one", "INSERT INTO four SELECT * FROM two"],
+    "swap": ["RENAME TABLE one TO tmp, two TO one, tmp TO two"],
+    "rename by alter": ["ALTER TABLE one RENAME TO four", "INSERT INTO four VALUES (9, 9)"],
+    "drop list": ["DROP TABLE one, two"],
+    "drop if exists": ["DROP TABLE IF EXISTS absent, one"],
+    "truncate": ["TRUNCATE TABLE one", "INSERT INTO one VALUES (7, 7)"],
+    "drop and create": ["DROP TABLE one", "CREATE TABLE one (word VARCHAR(9) PRIMARY KEY)",
+                        "INSERT INTO one VALUES ('x')"],
+    "create or replace": ["CREATE OR REPLACE TABLE one (word VARCHAR(9) PRIMARY KEY)",
+                          "INSERT INTO one VALUES ('x')"],
+    "create again": ["CREATE TABLE IF NOT EXISTS one (id INT)", "INSERT INTO one VALUES (7, 7)"],
+    "index": ["CREATE INDEX by_n ON one (n)", "DROP INDEX by_n ON one"],
+    "charset": ["ALTER TABLE one ADD COLUMN word VARCHAR(9) CHARACTER SET latin1",
+                "INSERT INTO one VALUES (7, 7, _latin1 x'e9')"],
+    "nothing of ours": ["CREATE VIEW seen AS SELECT * FROM one", "DROP VIEW seen",
+                        "ANALYZE TABLE one", "OPTIMIZE TABLE one",
+                        "CREATE TRIGGER t BEFORE INSERT ON one FOR EACH ROW SET NEW.n = 1"],
+}  # fmt: skip
+
+
+def run(leg: Leg, statements: list[str]) -> None:
+    with closing(leg.source.connect()) as connection:
+        for statement in statements:
+            connection.cursor().execute(statement)
+
+
+@pytest.mark.parametrize("statements", CHANGES.values(), ids=CHANGES)
+def test_schema_changes_arrive_between_the_rows_they_stood_between(
+    pair: Leg, statements: list[str]
+) -> None:
+    pair.source.execute("UPDATE one SET n = n + 100")
+    run(pair, statements)
+    pair.source.execute("UPDATE three SET n = n + 100")
+    pair.catch_up()
+    pair.assert_exact()
+    assert pair.position() == pair.source_position()
+    assert set(pair.states()) == set(pair.tables())
+    assert set(pair.states().values()) == {"streaming"}
+    assert pair.requests("failed") == []
+
+
+CRASHES = ["add column", "create select", "swap", "drop list", "truncate", "drop and create"]
+MOMENTS: dict[str, tuple[Any, str, bool]] = {
+    "before the intent is recorded": (tracking, "set_pending", False),
+    "when the intent is recorded": (tracking, "set_pending", True),
+    "when the change is made": (SchemaChanges, "_settle", False),
+    "when the offset is written but not committed": (tracking, "write_offset", True),
+}
+
+
+@pytest.mark.parametrize("change", CRASHES)
+def test_a_change_cut_off_at_any_moment_is_made_exactly_once(
+    pair: Leg, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, (owner, name, done) in enumerate(MOMENTS.values()):
+        if number:  # the tables as they were
+            run(pair, ["DROP TABLE IF EXISTS one, two, three, four"])
+            for value, table in enumerate(("one", "two", "three"), 1):
+                run(pair, [f"CREATE TABLE {table} (id INT PRIMARY KEY, n INT)",
+                           f"INSERT INTO {table} VALUES (1, {value}), (2, {value})"])  # fmt: skip
+            pair.catch_up()
+        run(pair, CHANGES[change])
+        pair.source.execute("UPDATE three SET n = n + 100")
+        with crashing(monkeypatch, owner, name, done=done), pytest.raises(Crash):
+            pair.step_until(lambda: False)
+        pair.restart()
+        pair.catch_up()
+        pair.assert_exact()
+        assert set(pair.states()) == set(pair.tables())
+
+
+def test_a_crash_between_two_tables_of_a_drop_is_made_up_for(
+    pair: Leg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.source.execute("DROP TABLE one, two")
+    with crashing(monkeypatch, schema_changes, "execute_bytes"), pytest.raises(Crash):
+        pair.step_until(lambda: False)
+    pair.replica.execute("DROP TABLE one")  # as far as the server came before it was killed
+    pair.restart()
+    pair.catch_up()
+    pair.assert_exact()
+
+
+def test_a_statement_that_logs_rows_as_text_halts_with_position_and_remedy(pair: Leg) -> None:
+    run(pair, ["SET SESSION binlog_format = STATEMENT", "UPDATE one SET n = 4711 WHERE id = 1"])
+    before = pair.source_position()
+    with pytest.raises(StatementFormat) as caught:
+        pair.step_until(lambda: False)
+    assert before.file in str(caught.value)
+    assert "4711" not in str(caught.value)
+    assert "binlog_format" in caught.value.hint
+    with pytest.raises(StatementFormat):  # nothing is skipped by trying again
+        pair.step_until(lambda: False)
+
+
+def test_a_statement_about_another_databases_rows_does_not_halt(pair: Leg) -> None:
+    with closing(pair.source.server.connect()) as root:
+        cursor = root.cursor()
+        for statement in (
+            "CREATE DATABASE elsewhere",
+            "USE elsewhere",
+            "CREATE TABLE t (id INT)",
+            "SET SESSION binlog_format = STATEMENT",
+            "INSERT INTO t VALUES (1)",
+            "DROP DATABASE elsewhere",
+        ):
+            cursor.execute(statement)
+    pair.catch_up()
+    pair.assert_exact()
+    assert pair.position() == pair.source_position()
+
+
+def test_a_table_of_another_engine_becomes_innodb_and_that_is_announced(pair: Leg) -> None:
+    pair.source.execute("CREATE TABLE four (id INT PRIMARY KEY) ENGINE=MyISAM")
+    with capture_logs() as logs:
+        pair.catch_up()
+    pair.assert_exact()
+    announced = [line for line in logs if line["event"] == "engine_replaced"]
+    assert [(line["engine"], line["stored"]) for line in announced] == [("MyISAM", "InnoDB")]
+
+
+def test_the_replicas_session_is_neutral_again_after_a_change(pair: Leg) -> None:
+    run(pair, ["SET time_zone = '+05:00', sql_mode = 'ANSI_QUOTES'",
+               'ALTER TABLE "one" ADD COLUMN "at" TIMESTAMP NULL'])  # fmt: skip
+    pair.catch_up()
+    found = tracking.fetch(
+        pair.replicator._replica,
+        "SELECT @@time_zone, @@sql_mode, @@foreign_key_checks, @@character_set_client",
+    )
+    assert found == [("+00:00", "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES", 0, "utf8mb4")]
+
+
+def test_the_schema_hash_moves_with_the_schema(pair: Leg) -> None:
+    def hashed() -> Any:
+        return pair.replica.query(
+            "SELECT schema_hash FROM etl_extract_status WHERE table_name = 'one'"
+        )[0][0]
+
+    before = hashed()
+    pair.source.execute("ALTER TABLE one ADD COLUMN extra INT")
+    pair.catch_up()
+    assert hashed() not in (None, before)

@@ -163,11 +163,11 @@ def _read(server: MariaDBServer, start: ReplicaPosition, transactions: int) -> C
     try:
         while seen < transactions:
             for raw in stream.read(5.0):
-                for change in reader.feed(raw):
-                    if isinstance(change, Rows):
-                        table_map = change.table
-                        events.append(change.event)
-                    seen += isinstance(change, Commit)
+                change = reader.feed(raw)
+                if isinstance(change, Rows):
+                    table_map = change.table
+                    events.append(change.event)
+                seen += isinstance(change, Commit)
     finally:
         stream.close()
     assert table_map is not None

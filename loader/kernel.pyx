@@ -64,9 +64,11 @@ cdef extern from *:
     const u8 *fence "kernel_fence"(const char *data, size_t size)
     void unfence "kernel_unfence"(const u8 *data)
 
-cdef int INSERT = rows.INSERT
-cdef int UPDATE = rows.UPDATE
-cdef int DELETE = rows.DELETE
+cdef enum Operation:  # as in rows, and in the order of the event types
+    INSERT
+    UPDATE
+    DELETE
+
 cdef object RowChange = rows.RowChange
 cdef PyTypeObject *ROW_CHANGE = <PyTypeObject *>rows.RowChange
 cdef tuple NO_FAULTS = ()
@@ -75,7 +77,7 @@ cdef Py_ssize_t BODY = 19 + 8
 """Bytes of a rows event's header: the common one, the table id and the flags."""
 cdef Py_ssize_t KEPT_ROOM = 1 << 20
 """A larger buffer is given back after the event that needed it."""
-cdef int KEPT_PLANS = 2048
+cdef int KEPT_PLANS = 512
 
 cdef enum Kind:
     BY_READER  # whatever the Python reader does
@@ -686,12 +688,13 @@ cdef class KernelDecoder:
         cdef Text old
         cdef Text new
         cdef list changes = []
-        if len(event) < 5:
+        cdef int operation
+        source.size = PyBytes_GET_SIZE(event)
+        if source.size < 5:
             raise rows.malformed(plan.table)
-        operation = rows._OPERATIONS.get(event[4])
-        if operation is None or compiled.foreign or len(event) < BODY:
+        operation = operation_of(<u8>PyBytes_AS_STRING(event)[4])
+        if operation < 0 or compiled.foreign or source.size < BODY:
             return rows.PythonDecoder().decode(event, plan)
-        source.size = len(event)
         source.data = fence(PyBytes_AS_STRING(event), source.size)
         lend(&self._old, &old, compiled.width)
         lend(&self._new, &new, compiled.width)
@@ -718,6 +721,13 @@ cdef class KernelDecoder:
             found = self._plans[id(plan)] = CompiledPlan(plan)  # keeps the plan, and so its id
         self._last = found
         return found
+
+
+cdef int operation_of(u8 kind) noexcept:
+    """What an event of this type does; below 0 where it is none of the six rows events."""
+    if 23 <= kind <= 25:
+        return kind - 23
+    return kind - 30 if 30 <= kind <= 32 else -1
 
 
 cdef void lend(Text *kept, Text *lent, Py_ssize_t width) noexcept:

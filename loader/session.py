@@ -242,7 +242,8 @@ class Session:
         events = self._stream.read(0 if self._batch else self._poll_seconds())
         EVENTS.labels("loader").inc(len(events))
         for event in events:
-            for change in self._reader.feed(event):
+            change = self._reader.feed(event)
+            if change is not None:
                 self._take(change)
         self._take_copies()
         if self._due(idle=not events):

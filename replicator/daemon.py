@@ -371,12 +371,12 @@ class Replicator:
     def _feed(self, event: bytes) -> None:
         if event[4] == EventType.FORMAT_DESCRIPTION:
             self._replicator.describe(event)
-        for change in self._reader.feed(event):
-            if isinstance(change, Statement):
-                with translated(self._settings.replication.label):
-                    self._changes.apply(change)
-            else:
-                self._replicator.apply(change)
+        change = self._reader.feed(event)
+        if isinstance(change, Statement):
+            with translated(self._settings.replication.label):
+                self._changes.apply(change)
+        elif change is not None:
+            self._replicator.apply(change)
 
     def _commit_batch(self) -> None:
         began = time.monotonic()

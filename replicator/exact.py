@@ -46,7 +46,7 @@ class Applied:
     bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Item:
     route: Route
     table_map: TableMap
@@ -80,7 +80,9 @@ class ExactMySQLReplicator:
         self._rows_v2 = rows_v2
         self._reconciler = reconciler
         self.committed = offset
-        self._reached = offset
+        self._here = offset.position
+        self._last: Commit | None = None
+        """The last transaction taken behind `committed`."""
         self._batch = Segment()
         self._batch_second: int | None = None
         self._open: list[_Item] = []
@@ -99,12 +101,12 @@ class ExactMySQLReplicator:
     @property
     def reached(self) -> SourcePosition:
         """Up to where changes have been taken; the next transaction starts here."""
-        return self._reached.position
+        return self._here
 
     @property
     def idle(self) -> bool:
         """Is nothing waiting to be applied?"""
-        return not self._batch and not self.has_open_rows and self._reached is self.committed
+        return not self._batch and not self.has_open_rows and self._here == self.position
 
     def describe(self, format_description: bytes) -> None:
         """Tell the session which binlog format its events have."""
@@ -113,24 +115,21 @@ class ExactMySQLReplicator:
 
     def apply(self, change: Change) -> None:
         """Take one change; statements (DDL) are the caller's business."""
-        match change:
-            case Rows():
-                self._rows(change)
-            case Commit():
-                self._commit(change)
-            case Moved(position=position):
-                self._reach(replace(self._reached, position=_source(position)))
-            case Rollback(position=position):
-                self._roll_back(_source(position))
-            case Begin():
-                pass
-            case _:
-                raise TypeError(f"{type(change).__name__} is not a row change")
+        if isinstance(change, Rows):
+            self._rows(change)
+        elif isinstance(change, Commit):
+            self._commit(change)
+        elif isinstance(change, Moved):
+            self._here = _source(change.position)
+        elif isinstance(change, Rollback):
+            self._roll_back(_source(change.position))
+        elif not isinstance(change, Begin):
+            raise TypeError(f"{type(change).__name__} is not a row change")
 
     def _rows(self, rows: Rows) -> None:
         if rows.table.database != self._source_database:
             return
-        route = self._routes.route(rows.table.table, self._reached.position)
+        route = self._routes.route(rows.table.table, self._here)
         if route.via is Via.SKIP:
             return
         self._open.append(_Item(route, rows.table, rows.event))
@@ -139,25 +138,29 @@ class ExactMySQLReplicator:
             self._send_open()
 
     def _commit(self, commit: Commit) -> None:
-        after = replace(
-            self._reached,
-            position=_source(commit.position),
-            gtid=commit.gtid or self._reached.gtid,
-            event_timestamp=datetime.fromtimestamp(commit.timestamp_us / 1e6, UTC).replace(
-                tzinfo=None
-            ),
-        )
-        second = commit.timestamp_us // 1_000_000
         self.applied.transactions += 1
         if self._explicit or not _is_one_statement(self._open):
-            self._commit_explicit(after)
+            self._commit_explicit(commit)
             return
+        second = commit.timestamp_us // 1_000_000
         if self._batch and (second != self._batch_second or not self._batch_takes_open()):
             self.flush()
         self._move_open_into_batch(second)
-        self._reach(after)
+        self._reach(commit)
         if self._batch.size > self._limit:
             self.flush()
+
+    def _reach(self, commit: Commit) -> None:
+        self._here = _source(commit.position)
+        self._last = commit
+
+    def _offset_here(self) -> Offset:
+        """The offset row as it is to be behind everything taken so far."""
+        offset, last = self.committed.at(self._here), self._last
+        if last is None:
+            return offset
+        when = datetime.fromtimestamp(last.timestamp_us / 1e6, UTC).replace(tzinfo=None)
+        return replace(offset, gtid=last.gtid or offset.gtid, event_timestamp=when)
 
     def _batch_takes_open(self) -> bool:
         return all(self._batch.takes(i.route.target, i.table_map, i.event) for i in self._open)
@@ -175,16 +178,19 @@ class ExactMySQLReplicator:
         self._open.clear()
         self._open_bytes = 0
 
-    def _reach(self, offset: Offset) -> None:
-        self._reached = offset
-
     def flush(self) -> None:
         """Commit the batch, and the position reached, in one statement."""
-        if self._explicit or self._reached is self.committed:
+        if self._explicit or self._here == self.position:
             return
-        self._send(self._batch, self._reached)
+        after = self._offset_here()
+        self._send(self._batch, after)
         self._batch = Segment()
-        self.committed = self._reached
+        self._committed(after)
+
+    def _committed(self, offset: Offset) -> None:
+        self.committed = offset
+        self._here = offset.position
+        self._last = None
 
     def _send(self, segment: Segment, after: Offset | None) -> None:
         if after is None:
@@ -225,12 +231,14 @@ class ExactMySQLReplicator:
         ):
             self.dirty.add(target)
 
-    def _commit_explicit(self, after: Offset) -> None:
+    def _commit_explicit(self, commit: Commit) -> None:
         self._send_open()
+        self._reach(commit)
+        after = self._offset_here()
         self._send(Segment(), after)
         self._execute(b"COMMIT")
         self._explicit = False
-        self._reached = self.committed = after
+        self._committed(after)
 
     def _roll_back(self, position: SourcePosition) -> None:
         if self._explicit:
@@ -238,7 +246,7 @@ class ExactMySQLReplicator:
             self._explicit = False
         self._open.clear()
         self._open_bytes = 0
-        self._reach(replace(self._reached, position=position))
+        self._here = position
 
     def run_inside_transaction(self, statement: str) -> None:
         """Execute SAVEPOINT or ROLLBACK TO behind what has been sent of the open transaction."""
@@ -249,7 +257,7 @@ class ExactMySQLReplicator:
         """The caller moved the offset row itself (behind a DDL); nothing may be waiting."""
         if not self.idle:
             raise AssertionError("the offset was moved over rows that wait")
-        self._reached = self.committed = offset
+        self._committed(offset)
 
     @property
     def has_open_rows(self) -> bool:

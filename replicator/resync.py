@@ -214,7 +214,8 @@ class Resync(threading.Thread):
             event = self._pending.popleft()
             if event[4] == EventType.FORMAT_DESCRIPTION:
                 replicator.describe(event)
-            for change in self._reader.feed(event):
+            change = self._reader.feed(event)
+            if change is not None:
                 self._take(room, change)
         replicator.flush()
         if replicator.dirty:

@@ -25,6 +25,7 @@ from config.settings import (
 from config.tables import TableRules
 from replicator import daemon, tracking
 from replicator.binlog.position import SourcePosition
+from replicator.binlog.stream import BinlogStream
 from replicator.daemon import Replicator
 from replicator.sandbox.databases import MySQLDatabase
 
@@ -86,9 +87,6 @@ class Leg:
         unsettled = set(self.states().values()) & {"copying", "reconciling", "queued"}
         return not unsettled and not self.requests("queued", "copying", "catching_up")
 
-    def copied(self, **statements: str) -> None:
-        self.catch_up()
-
     # --- what is there -------------------------------------------------------------------
 
     def source_position(self) -> SourcePosition:
@@ -98,12 +96,11 @@ class Leg:
     def offset(self) -> tracking.Offset | None:
         if not self.replica.query("SHOW TABLES LIKE 'etl\\_binlog\\_offset'"):
             return None
-        with closing(self.replica.connect()) as connection:
-            return tracking.read_offset(connection, tracking.MAIN)
+        return tracking.read_offset(self.replica._connection(), tracking.MAIN)
 
     def position(self) -> SourcePosition | None:
         offset = self.offset()
-        return offset and offset.position
+        return None if offset is None else offset.position
 
     def states(self) -> dict[str, str]:
         if not self.replica.query("SHOW TABLES LIKE 'etl\\_extract\\_status'"):
@@ -120,8 +117,7 @@ class Leg:
 
     def resync(self, *tables: str) -> None:
         """Ask for these tables, or all that are known, as the command line does."""
-        with closing(self.replica.connect()) as connection:
-            tracking.queue_resync(connection, tables or sorted(self.states()))
+        tracking.queue_resync(self.replica._connection(), tables or sorted(self.states()))
 
     def copied_rows(self) -> dict[str, tuple[int, str | None]]:
         return {
@@ -158,6 +154,7 @@ def _server(role: Any, database: MySQLDatabase) -> MySQLServer:
         db=database.name,
         user=database.user,
         password=SecretStr(database.password),
+        ssl_mode="disabled",  # making a TLS context costs more than all that a test does
     )
 
 
@@ -171,7 +168,7 @@ def _columns(database: MySQLDatabase, table: str) -> list[tuple[Any, ...]]:
 
 
 def _rows(database: MySQLDatabase, table: str) -> Counter[tuple[Any, ...]]:
-    with closing(database.connect(use_unicode=False, conv={})) as connection:
+    with closing(database.connect(use_unicode=False, conv={}, ssl_disabled=True)) as connection:
         cursor = connection.cursor()
         cursor.execute("SET time_zone='+00:00', character_set_results=NULL")
         cursor.execute(f"SELECT * FROM `{table}`")
@@ -186,7 +183,7 @@ class Crash(Exception):
 def crashing(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, after: int = 0, done: bool = False
 ) -> Iterator[None]:
-    """The call number `after` of `owner.name` ends the process; `done`: once it has done its work."""
+    """Behind `after` calls, one of `owner.name` ends the process, before or after it is `done`."""
     original, calls = getattr(owner, name), [0]
 
     def dying(*arguments: Any, **options: Any) -> Any:
@@ -204,13 +201,14 @@ def crashing(
 
 def crawl(monkeypatch: pytest.MonkeyPatch) -> None:
     """One event a step: everything that happens between steps happens between any two events."""
-    original, waiting = daemon.BinlogStream.read, {}  # type: ignore[var-annotated]
+    original = BinlogStream.read
+    waiting: dict[int, list[bytes]] = {}
 
-    def one(stream: Any, timeout: float) -> list[bytes]:
+    def one(stream: BinlogStream, timeout: float) -> list[bytes]:
         queue = waiting.setdefault(id(stream._connection), [])
         if not queue:
             queue += original(stream, timeout)
         return [queue.pop(0)] if queue else []
 
-    monkeypatch.setattr(daemon.BinlogStream, "read", one)
+    monkeypatch.setattr(BinlogStream, "read", one)
     monkeypatch.setattr(daemon, "STEP_SECONDS", 0.0)

@@ -41,7 +41,7 @@ def between_chunks(
 
 def doing(leg: Leg, *statements: str) -> Callable[[], None]:
     def work() -> None:
-        with closing(leg.source.connect()) as connection:
+        with closing(leg.source.connect(ssl_disabled=True)) as connection:
             for statement in statements:
                 connection.cursor().execute(statement)
 
@@ -128,21 +128,18 @@ def test_a_copy_that_was_cut_off_goes_on_behind_its_last_chunk(
 
 
 DDL = {
-    "alter": (["ALTER TABLE patient ADD COLUMN extra INT DEFAULT 4", "DELETE FROM patient LIMIT 1"],
-              True),
-    "drop column": (["ALTER TABLE patient DROP COLUMN word"], True),
-    "truncate": (["TRUNCATE TABLE patient", "INSERT INTO patient VALUES (1, 1, 'new')"], False),
-    "drop": (["DROP TABLE patient"], False),
-    "drop and create": (["DROP TABLE patient", "CREATE TABLE patient (word VARCHAR(9) PRIMARY KEY)",
-                         "INSERT INTO patient VALUES ('a')"], True),
-    "rename": (["RENAME TABLE patient TO person", "INSERT INTO person VALUES (1, 99, 'new')"],
-               True),
-    "swap": (["CREATE TABLE other LIKE patient", "INSERT INTO other VALUES (1, 1, 'other')",
-              "RENAME TABLE patient TO tmp, other TO patient, tmp TO other"], True),
-    "create": (["CREATE TABLE other (id INT PRIMARY KEY)", "INSERT INTO other VALUES (1), (2)"],
-               False),
-    "create and drop": (["CREATE TABLE other (id INT PRIMARY KEY)", "INSERT INTO other VALUES (1)",
-                         "DROP TABLE other"], False),
+    "alter": ["ALTER TABLE patient ADD COLUMN extra INT DEFAULT 4", "DELETE FROM patient LIMIT 1"],
+    "drop column": ["ALTER TABLE patient DROP COLUMN word"],
+    "truncate": ["TRUNCATE TABLE patient", "INSERT INTO patient VALUES (1, 1, 'new')"],
+    "drop": ["DROP TABLE patient"],
+    "drop and create": ["DROP TABLE patient", "CREATE TABLE patient (word VARCHAR(9) PRIMARY KEY)",
+                        "INSERT INTO patient VALUES ('a')"],
+    "rename": ["RENAME TABLE patient TO person", "INSERT INTO person VALUES (1, 99, 'new')"],
+    "swap": ["CREATE TABLE other LIKE patient", "INSERT INTO other VALUES (1, 1, 'other')",
+             "RENAME TABLE patient TO tmp, other TO patient, tmp TO other"],
+    "create": ["CREATE TABLE other (id INT PRIMARY KEY)", "INSERT INTO other VALUES (1), (2)"],
+    "create and drop": ["CREATE TABLE other (id INT PRIMARY KEY)", "INSERT INTO other VALUES (1)",
+                        "DROP TABLE other"],
 }  # fmt: skip
 
 
@@ -154,8 +151,7 @@ def test_a_schema_change_while_a_table_is_copied_is_exact_afterwards(
     leg = new_leg(copy_chunk_rows=3)
     filled(leg, engine)
     leg.source.execute("CREATE TABLE zone (id INT PRIMARY KEY)")
-    statements, _again = DDL[change]
-    between_chunks(monkeypatch, "patient", doing(leg, *statements))
+    between_chunks(monkeypatch, "patient", doing(leg, *DDL[change]))
     leg.catch_up()
     leg.source.execute("CREATE TABLE IF NOT EXISTS patient (id INT PRIMARY KEY)")
     leg.source.execute("INSERT INTO zone VALUES (5)")
@@ -196,14 +192,18 @@ KEYS = {
                 "SELECT CONCAT('😀', IF(seq % 2, ' ', ''), seq), seq"),
     "binary": ("a VARBINARY(9) PRIMARY KEY, b INT", "SELECT UNHEX(HEX(seq * 37 % 256)), seq"),
     "fixed binary": ("a BINARY(4) PRIMARY KEY, b INT", "SELECT CHAR(seq * 23 % 256), seq"),
-    "negative": ("a INT, b INT UNSIGNED, PRIMARY KEY (a, b)", "SELECT 5 - CAST(seq AS SIGNED), 4294967295 - seq"),
-    "bigint unsigned": ("a BIGINT UNSIGNED PRIMARY KEY, b INT", "SELECT 18446744073709551615 - seq, seq"),
+    "negative": ("a INT, b INT UNSIGNED, PRIMARY KEY (a, b)",
+                 "SELECT 5 - CAST(seq AS SIGNED), 4294967295 - seq"),
+    "bigint unsigned": ("a BIGINT UNSIGNED PRIMARY KEY, b INT",
+                        "SELECT 18446744073709551615 - seq, seq"),
     "dates": ("a DATETIME(3), b DATE, PRIMARY KEY (a, b)",
-              "SELECT '2024-01-01 00:00:01' + INTERVAL seq SECOND, IF(seq > 3, '0000-00-00', 20240000)"),
+              "SELECT '2024-01-01 00:00:01' + INTERVAL seq SECOND,"
+              " IF(seq > 3, '0000-00-00', 20240000)"),
     "decimal": ("a DECIMAL(20,3) PRIMARY KEY, b INT", "SELECT CAST(seq AS SIGNED) * -1.001, seq"),
     "enum and year": ("a ENUM('z','y'), b YEAR, c TIME, PRIMARY KEY (a, b, c)",
                       "SELECT 1 + seq % 2, 2000 + seq, SEC_TO_TIME(CAST(seq AS SIGNED) - 4)"),
-    "unique without primary": ("a INT NOT NULL, b INT, UNIQUE (a)", "SELECT -CAST(seq AS SIGNED), seq"),
+    "unique without primary": ("a INT NOT NULL, b INT, UNIQUE (a)",
+                               "SELECT -CAST(seq AS SIGNED), seq"),
 }  # fmt: skip
 
 
@@ -219,9 +219,13 @@ def test_keys_of_every_kind_are_walked_in_chunks(
         between_chunks(
             monkeypatch,
             table,
-            doing(leg, f"DELETE FROM `{table}` LIMIT 2", f"DELETE FROM `{table}` ORDER BY a DESC LIMIT 2"),
+            doing(
+                leg,
+                f"DELETE FROM `{table}` LIMIT 2",
+                f"DELETE FROM `{table}` ORDER BY a DESC LIMIT 2",
+            ),
             doing(leg, f"INSERT IGNORE INTO `{table}` {select} FROM seq_1_to_12"),
-        )  # fmt: skip
+        )
     leg.catch_up()
     leg.assert_exact()
     assert leg.requests() == []
@@ -270,7 +274,7 @@ def test_a_table_without_a_key_is_copied_under_a_short_lock_where_that_is_allowe
 ) -> None:
     leg = new_leg(copy_lock="short")
     keyless(leg, "MyISAM")
-    with closing(leg.source.server.connect()) as root:
+    with closing(leg.source.server.connect(ssl_disabled=True)) as root:
         root.cursor().execute("SET sql_log_bin = 0")
         pattern = leg.source.name.replace("_", r"\_")
         root.cursor().execute(f"GRANT LOCK TABLES ON `{pattern}`.* TO '{leg.source.user}'@'%'")
@@ -278,7 +282,7 @@ def test_a_table_without_a_key_is_copied_under_a_short_lock_where_that_is_allowe
     locked: list[bool] = []
 
     def write_whole(self: TableCopier, *arguments: Any) -> CopyProgress:
-        with closing(leg.source.connect()) as other:
+        with closing(leg.source.connect(ssl_disabled=True)) as other:
             other.cursor().execute("SET lock_wait_timeout = 0")
             try:
                 other.cursor().execute("INSERT INTO tally VALUES ('late', 1)")

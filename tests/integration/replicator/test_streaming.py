@@ -17,7 +17,7 @@ from .leg import DEADLINE, Leg, crawl
 
 def session(database: MySQLDatabase, *statements: str) -> None:
     """Run statements in one session of their own."""
-    with closing(database.connect()) as connection:
+    with closing(database.connect(ssl_disabled=True)) as connection:
         cursor = connection.cursor()
         for statement in statements:
             cursor.execute(statement)
@@ -143,7 +143,7 @@ def test_a_table_that_is_flushed_and_altered_within_a_batch_arrives(pair: Leg) -
 
 
 def test_a_table_flushed_by_somebody_else_within_a_transaction_arrives(pair: Leg) -> None:
-    with closing(pair.source.connect()) as connection:
+    with closing(pair.source.connect(ssl_disabled=True)) as connection:
         cursor = connection.cursor()
         cursor.execute("INSERT INTO loose VALUES (7, 7)")
         cursor.execute("BEGIN")
@@ -220,7 +220,7 @@ def test_excluded_tables_and_other_databases_only_move_the_position(
     leg.source.execute("CREATE TABLE _resync_x (id INT PRIMARY KEY)")
     aside = ("TempDash1", "etl_x", "_resync_x")
     leg.catch_up()
-    with closing(source_server.connect()) as root:
+    with closing(source_server.connect(ssl_disabled=True)) as root:
         cursor = root.cursor()
         cursor.execute("CREATE DATABASE IF NOT EXISTS elsewhere")
         cursor.execute("CREATE OR REPLACE TABLE elsewhere.patient (id INT PRIMARY KEY)")

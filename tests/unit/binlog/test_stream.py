@@ -125,7 +125,8 @@ def test_events_that_come_byte_by_byte_are_put_together() -> None:
 @given(st.lists(st.integers(1, 80), min_size=1), st.lists(st.integers(0, 300), max_size=20))
 def test_events_do_not_depend_on_where_the_network_cuts(cuts: list[int], sizes: list[int]) -> None:
     events = [with_header(EventType.XID, 1, 1, 0, bytes(size)) for size in sizes]
-    wire, pieces = b"".join(map(sent, events)), []
+    wire = b"".join(map(sent, events))
+    pieces: list[bytes] = []
     while wire:
         size = cuts[len(pieces) % len(cuts)]
         pieces.append(wire[:size])

@@ -31,7 +31,7 @@ FILE = "bin.000001"
 
 def read(*events: bytes, reader: TransactionReader | None = None) -> list[Change]:
     reader = reader or TransactionReader(SourcePosition(FILE, 4))
-    return [change for event in events for change in reader.feed(event)]
+    return [change for event in events if (change := reader.feed(event)) is not None]
 
 
 def kinds(changes: Iterable[Change]) -> list[str]:

@@ -94,7 +94,8 @@ class Stage:
 
     def feed(self, *events: bytes) -> None:
         for event in events:
-            for change in self.reader.feed(event):
+            change = self.reader.feed(event)
+            if change is not None:
                 self.replicator.apply(change)
 
     def transaction(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from config.errors import SchemaDrift
 from replicator.binlog.position import SourcePosition
 from replicator.routes import Route, Routes, Via, Window
 
@@ -87,10 +86,10 @@ def test_a_table_that_is_not_carried_is_passed_over() -> None:
     assert routes().route("tempdash", at(4)).via is Via.SKIP
 
 
-def test_a_carried_table_that_the_replica_lacks_halts_with_the_remedy() -> None:
-    with pytest.raises(SchemaDrift, match="patient") as caught:
-        routes().route("patient", at(4))
-    assert caught.value.hint == "replicator resync patient"
+def test_a_carried_table_that_the_replica_lacks_is_passed_over_and_named_for_a_copy() -> None:
+    known = routes()
+    assert known.route("patient", at(4)).via is Via.SKIP
+    assert known.unknown == {"patient"}
 
 
 def test_a_resyncs_own_stream_passes_over_all_other_tables() -> None:

@@ -1,0 +1,182 @@
+"""Starting: a second replicator, a position that the source has lost, and the way past it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from config.errors import AlreadyRunning, ConfigError, PositionLost, SourceReset
+from replicator import replica as rep
+from replicator.sandbox.accounts import allow_source, create_source_account
+from replicator.sandbox.databases import MySQLDatabase
+from replicator.sandbox.servers import SOURCE_OPTIONS, MariaDBServer
+from replicator.snapshot import TableCopier
+
+from .conftest import NewLeg
+from .leg import Crash, Leg, crashing
+
+
+def test_a_second_replicator_does_not_start(
+    new_leg: NewLeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rep, "LOCK_PATIENCE", 0)
+    first, second = new_leg(), new_leg(server_id=2**31 + 40)
+    first.source.execute("CREATE TABLE patient (id INT PRIMARY KEY)")
+    first.catch_up()
+    with pytest.raises(AlreadyRunning) as caught:
+        second.step()
+    assert first.replica.name in str(caught.value)
+    first.source.execute("INSERT INTO patient VALUES (1)")
+    first.catch_up()
+    first.close()
+    second.source.execute("INSERT INTO patient VALUES (2)")
+    second.catch_up()
+    second.assert_exact()
+
+
+def test_a_database_that_was_there_takes_the_sources_character_set(leg: Leg) -> None:
+    leg.replica.execute("ALTER DATABASE CHARACTER SET latin1")
+    leg.source.execute("CREATE TABLE patient (id INT PRIMARY KEY)")
+    leg.catch_up()
+    leg.source.execute("CREATE TABLE person (name VARCHAR(9) PRIMARY KEY)")
+    leg.source.execute("INSERT INTO person VALUES ('ä')")
+    leg.catch_up()
+    leg.assert_exact()
+
+
+def test_a_source_that_logs_statements_is_refused_at_the_start(
+    new_leg: NewLeg, lone_source: MySQLDatabase
+) -> None:
+    lone_source.execute("SET GLOBAL binlog_format = 'MIXED'")
+    try:
+        with pytest.raises(ConfigError, match="binlog_format is MIXED"):
+            new_leg(source=lone_source).step()
+    finally:
+        lone_source.execute("SET GLOBAL binlog_format = 'ROW'")
+
+
+# --- positions that are lost -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lone_server(server_directory: Path) -> Iterator[MariaDBServer]:
+    """A source of this module's own: its binlogs are purged and begun anew."""
+    server = MariaDBServer(server_directory / "lone", options=SOURCE_OPTIONS, server_id=1)
+    server.start()
+    with closing(server.connect()) as root:
+        create_source_account(root, "readonly_user", "synthetic")
+    yield server
+    server.discard()
+
+
+@pytest.fixture
+def lone_source(lone_server: MariaDBServer) -> Iterator[MySQLDatabase]:
+    database = MySQLDatabase(lone_server, "opendental", "readonly_user", "synthetic")
+    database.create()
+    with closing(lone_server.connect()) as root:
+        allow_source(root, database.user, database.name)
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def stopped(new_leg: NewLeg, lone_source: MySQLDatabase) -> Leg:
+    """A leg that has streamed two tables, and is down; the source has gone on a little."""
+    lone_source.execute("RESET MASTER")
+    for _ in range(2):
+        lone_source.execute("FLUSH BINARY LOGS")
+    leg = new_leg(source=lone_source)
+    for table in ("one", "two"):
+        lone_source.execute(f"CREATE TABLE {table} (id INT PRIMARY KEY, n INT)")
+        lone_source.execute(f"INSERT INTO {table} VALUES (1, 1), (2, 2), (3, 3)")
+    leg.catch_up()
+    lone_source.execute("INSERT INTO one VALUES (4, 4)")
+    leg.restart()
+    return leg
+
+
+LOSSES = {
+    "purged": (["FLUSH BINARY LOGS", "PURGE BINARY LOGS TO 'source-bin.000004'"], PositionLost),
+    "reset": (["RESET MASTER", "INSERT INTO one VALUES (5, 5)"], PositionLost),
+    "restored to an older state": (
+        ["RESET MASTER", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS"],
+        SourceReset,
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_lost_position_halts_and_a_resync_of_everything_goes_past_it(
+    stopped: Leg, loss: str
+) -> None:
+    statements, error = LOSSES[loss]
+    for statement in statements:
+        stopped.source.execute(statement)
+    for _ in range(2):
+        with pytest.raises(error) as caught:
+            stopped.step_until(lambda: False)
+        assert "replicator resync --all" in caught.value.hint
+    stopped.resync()
+    stopped.catch_up()
+    stopped.assert_exact()
+    assert stopped.requests() == [("one", "loading"), ("two", "loading")]
+    stopped.source.execute("UPDATE one SET n = n + 1")
+    stopped.catch_up()
+    stopped.assert_exact()
+
+
+def test_a_resync_of_one_table_does_not_go_past_a_lost_position(stopped: Leg) -> None:
+    stopped.source.execute("RESET MASTER")
+    stopped.resync("one")
+    with pytest.raises(PositionLost):
+        stopped.step_until(lambda: False)
+
+
+def test_a_resync_of_everything_forgets_the_resync_that_was_under_way(
+    stopped: Leg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leg = stopped
+    leg.resync("two")
+    with crashing(monkeypatch, leg.replicator.__class__, "_swap"), pytest.raises(Crash):
+        leg.step_until(lambda: False)
+    assert "_resync_two" in leg.tables()
+    leg.source.execute("RESET MASTER")
+    leg.source.execute("DROP TABLE two")
+    leg.source.execute("DELETE FROM one WHERE id = 1")
+    leg.restart()
+    leg.resync()
+    leg.catch_up()
+    leg.assert_exact()
+    assert leg.requests("restarting") == []
+    leg.resync("one")
+    leg.source.execute("INSERT INTO one VALUES (9, 9)")
+    leg.catch_up()
+    leg.assert_exact()
+    assert leg.replica.query("SELECT stream FROM etl_binlog_offset") == [("main",)]
+
+
+def test_a_resync_of_everything_may_itself_be_cut_off(
+    stopped: Leg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped.source.execute("RESET MASTER")
+    stopped.resync()
+    with (
+        crashing(monkeypatch, TableCopier, "copy_chunk", after=1),
+        pytest.raises(Crash),
+    ):
+        stopped.step_until(lambda: False)
+    assert {state for _, state in stopped.requests()} == {"restarting"}
+    stopped.source.execute("UPDATE one SET n = n + 1")
+    stopped.restart()
+    stopped.catch_up()
+    stopped.assert_exact()
+    assert {state for _, state in stopped.requests()} == {"loading"}
+
+
+def test_another_server_in_the_sources_place_halts(stopped: Leg) -> None:
+    stopped.replica.execute("UPDATE etl_binlog_offset SET source_server_id = 4")
+    with pytest.raises(SourceReset, match="another server"):
+        stopped.step()

@@ -307,7 +307,12 @@ def _set(
 ) -> tuple[bytes, int]:
     end = at + width
     chosen = int.from_bytes(data[at:end], "little")
-    return b",".join(m for bit, m in enumerate(members) if chosen >> bit & 1), end
+    text = b""
+    for bit, member in enumerate(members):
+        if chosen >> bit & 1:
+            # As the server prints it: no comma behind nothing, so an empty member leaves no trace.
+            text = text + b"," + member if text else member
+    return text, end
 
 
 def _string(

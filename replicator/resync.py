@@ -120,6 +120,7 @@ class Resync(threading.Thread):
             except TableChanged:
                 log.info("resync_begins_again", table=self.table, reason="its definition changed")
                 self._discard(room)
+                room.copier.begin_later()
         raise CopyRefused(
             f"table {self.table} changed too often while it was copied",
             hint="Resync it when its schema is at rest; a table without a key needs"

@@ -102,6 +102,10 @@ class TableCopier:
         self._plan = None
         return progress
 
+    def begin_later(self) -> None:
+        """The next window shall begin behind what has happened by now."""
+        self._history.forget()
+
     def _definition(self, table: str) -> str:
         try:
             return src.create_statement(self.catalog, table)

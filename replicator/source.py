@@ -153,6 +153,10 @@ class PositionHistory:
         self._samples.append((time.monotonic(), position))
         return position
 
+    def forget(self) -> None:
+        """The next settled position shall not be from before this moment."""
+        self._samples.clear()
+
     def settled(self) -> SourcePosition:
         """The newest remembered end that is old enough, waiting for one where there is none."""
         self.now()

@@ -247,6 +247,7 @@ class Resync(threading.Thread):
         """The same request from its start: the table changed its shape."""
         if self.room is not None:
             self._discard(self.room)
+            self.room.copier.begin_later()
         self.stop()
         return Resync(self.request, self._open_room, self._main_position)
 

@@ -27,7 +27,6 @@ from replicator.sandbox.waiting import wait_until
 Invoke = Callable[..., Result]
 
 
-
 @pytest.fixture
 def practice(source_db: MySQLDatabase) -> MySQLDatabase:
     source_db.execute("CREATE TABLE patient (PatNum int PRIMARY KEY, LName varchar(20))")

@@ -10,10 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from config.errors import ConnectionLost
-from replicator import daemon, resync, tracking
+from replicator import resync, resync_desk, tracking
 from replicator import source as src
-from replicator.daemon import Replicator
 from replicator.resync import Resync
+from replicator.resync_desk import ResyncDesk
 from replicator.sandbox.waiting import wait_until
 from replicator.snapshot import TableCopier
 from replicator.tracking import CopyProgress
@@ -64,8 +64,8 @@ def around_chunks(
 
 def wait_for_thread(leg: Leg) -> Resync:
     """Step until a resync has begun, then no more until its copy is whole."""
-    leg.step_until(lambda: leg.replicator._resync is not None)
-    job: Resync | None = leg.replicator._resync
+    leg.step_until(lambda: leg.replicator.resync is not None)
+    job: Resync | None = leg.replicator.resync
     assert job is not None
     wait_until(lambda: job.ready or job.error or job.gone, 20, "the resync's copy")
     return job
@@ -96,7 +96,7 @@ def test_a_resync_makes_a_spoiled_table_exact_while_the_source_goes_on(
         "UPDATE patient SET id = 500 WHERE id = 10",
     )
     leg.resync("patient")
-    leg.step_until(lambda: leg.replicator._resync is not None)
+    leg.step_until(lambda: leg.replicator.resync is not None)
     leg.source.execute("INSERT INTO other VALUES (3)")
     leg.catch_up()
     assert leg.requests() == [("patient", "loading")]
@@ -189,17 +189,17 @@ def test_a_resync_right_after_a_schema_change_does_not_meet_it_again_and_again(
 
 
 STEPS: dict[str, tuple[Any, str, int, bool]] = {
-    "before anything": (Replicator, "_swap", 0, False),
+    "before anything": (ResyncDesk, "_swap", 0, False),
     "before the intent": (tracking, "set_pending", 0, False),
     "behind the intent": (tracking, "set_pending", 0, True),
     "before the old one is cleared away": (resync, "execute", 0, False),
     "before the rename": (resync, "execute", 1, False),
     "behind the rename": (resync, "execute", 1, True),
     "behind the drop": (resync, "execute", 2, True),
-    "behind the swap": (daemon, "swap", 0, True),
+    "behind the swap": (resync_desk, "swap", 0, True),
     "before it is noted": (tracking, "set_state", 0, False),
     "when it is noted": (tracking, "set_pending", 1, True),
-    "when all is done": (Replicator, "_finish_swap", 0, True),
+    "when all is done": (ResyncDesk, "_finish_swap", 0, True),
 }
 
 

@@ -159,7 +159,7 @@ def test_the_replicas_session_is_neutral_again_after_a_change(pair: Leg) -> None
                'ALTER TABLE "one" ADD COLUMN "at" TIMESTAMP NULL'])  # fmt: skip
     pair.catch_up()
     found = tracking.fetch(
-        pair.replicator._replica,
+        pair.replicator._session.replica,
         "SELECT @@time_zone, @@sql_mode, @@foreign_key_checks, @@character_set_client",
     )
     assert found == [("+00:00", "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES", 0, "utf8mb4")]

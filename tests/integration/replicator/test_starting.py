@@ -10,6 +10,7 @@ import pytest
 
 from config.errors import AlreadyRunning, ConfigError, PositionLost, SourceReset
 from replicator import replica as rep
+from replicator.resync_desk import ResyncDesk
 from replicator.sandbox.accounts import allow_source, create_source_account
 from replicator.sandbox.databases import MySQLDatabase
 from replicator.sandbox.servers import SOURCE_OPTIONS, MariaDBServer
@@ -140,7 +141,7 @@ def test_a_resync_of_everything_forgets_the_resync_that_was_under_way(
 ) -> None:
     leg = stopped
     leg.resync("two")
-    with crashing(monkeypatch, leg.replicator.__class__, "_swap"), pytest.raises(Crash):
+    with crashing(monkeypatch, ResyncDesk, "_swap"), pytest.raises(Crash):
         leg.step_until(lambda: False)
     assert "_resync_two" in leg.tables()
     leg.source.execute("RESET MASTER")

@@ -201,9 +201,9 @@ def test_what_happens_between_events_of_a_large_transaction_does_not_commit_it(
     main = leg.replicator._replicator
     leg.step_until(lambda: watch(main.has_begun))
     leg.resync("absent")  # it fails, which is noted in a transaction
-    leg.step_until(lambda: watch(leg.replicator._resync is not None or not main.has_begun))
-    if leg.replicator._resync is not None:
-        leg.replicator._resync.join(DEADLINE)
+    leg.step_until(lambda: watch(leg.replicator.resync is not None or not main.has_begun))
+    if leg.replicator.resync is not None:
+        leg.replicator.resync.join(DEADLINE)
     leg.step_until(lambda: watch(leg._caught_up(leg.source_position())))
     assert seen == {0, 100}
     assert leg.requests() == [("absent", "failed")]

@@ -21,6 +21,7 @@ from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_exponential_jitter
 
 from config.errors import Transient
+from config.metrics import RETRIES
 
 log = structlog.get_logger()
 
@@ -53,6 +54,7 @@ def run(leg: Leg, stop: Event, max_wait: float = 60.0) -> None:
 
 
 def _note(state: RetryCallState) -> None:
+    RETRIES.inc()
     error = state.outcome.exception() if state.outcome else None
     wait = round(state.next_action.sleep, 1) if state.next_action else 0
     log.warning("retrying", reason=str(error), attempt=state.attempt_number, wait_seconds=wait)

@@ -35,12 +35,8 @@ def _histogram(name: str, what: str, buckets: tuple[float, ...], *labels: str) -
 REPLICATOR_LAG = _gauge(
     "replicator_lag_seconds", "Source commit to committed on the replica; 0 when caught up."
 )
-LOADER_LAG = _gauge("loader_lag_seconds", "Replica commit to committed in raw; 0 when caught up.")
 PIPELINE_LAG = _gauge(
     "pipeline_lag_seconds", "Source commit to committed in raw; 0 when caught up."
-)
-BEHIND_BYTES = _gauge(
-    "replicator_behind_bytes", "Bytes of binlog that the leg has yet to read.", "leg"
 )
 
 # What went through
@@ -64,16 +60,12 @@ BATCH_SECONDS = _histogram(
 )
 
 # Copies and reloads
-TABLES = _gauge("replicator_tables", "Tables by the state they are in.", "leg", "state")
 COPIED_ROWS = _counter("replicator_copied_rows_total", "Rows copied outside the stream.", "leg")
 RELOADS = _counter("replicator_reloads_total", "Tables copied again as a whole.", "leg", "reason")
 
 # Health
-RECONNECTS = _counter(
-    "replicator_reconnects_total", "Connections opened again after a loss.", "server"
-)
-STREAM_SILENCE = _gauge(
-    "replicator_stream_silence_seconds", "Time since anything came, heartbeats included.", "leg"
+RETRIES = _counter(
+    "replicator_retries_total", "Waits after a failure that passes, before beginning again."
 )
 HALTS = _counter("replicator_halts_total", "Stops that need an operator, by error.", "leg", "error")
 

@@ -220,6 +220,7 @@ class Replicator:
         while events:
             for event in events:
                 self._feed(event)
+            metrics.EVENTS.labels("replicator").inc(len(events))
             now = time.monotonic()
             if now > deadline:
                 break
@@ -228,8 +229,14 @@ class Replicator:
                 batch_began = now
             events = self._stream.read(0)
         self._commit_batch()
+        metrics.REPLICATOR_LAG.set(self._age() if events else 0)
         if not self._replicator.has_begun:  # what housekeeping begins would commit half of it
             self._housekeeping(session)
+
+    def _age(self) -> float:
+        """Seconds since the source committed what was applied last."""
+        when = self._replicator.committed.event_timestamp
+        return 0.0 if when is None else max(0.0, (tracking.utc_now() - when).total_seconds())
 
     def _open_stream(self, session: Session) -> None:
         self._stream = session.kept(session.binlog(self._settings.replicator.server_id))

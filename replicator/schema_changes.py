@@ -20,6 +20,7 @@ from typing import Any
 import pymysql
 import structlog
 
+from config import metrics
 from config.connections import quote_mysql_identifier as quote
 from config.errors import (
     Halt,
@@ -98,6 +99,7 @@ class SchemaChanges:
         if not self.skipped[reason]:
             log.info("statements_skipped", kind=reason, position=str(statement.position))
         self.skipped[reason] += 1
+        metrics.STATEMENTS_SKIPPED.labels(reason).inc()
         if not statement.in_transaction:
             self._pass(statement)
 
@@ -170,6 +172,7 @@ class SchemaChanges:
             position=str(statement.position),
         )
         self.executed += 1
+        metrics.STATEMENTS.labels(verdict.kind).inc()
         self._finish(statement, outcome)
 
     def _record(self, statement: Statement, verdict: Execute, outcome: _Outcome) -> None:

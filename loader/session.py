@@ -248,6 +248,8 @@ class Session:
         self._take_copies()
         if self._due(idle=not events):
             self._write()
+        elif not events and not self._batch:
+            PIPELINE_LAG.set(0)
         self._worker.submit(self._tables.take_wanted())
 
     def _poll_seconds(self) -> float:

@@ -143,7 +143,7 @@ def source_db(source_server: MariaDBServer) -> Iterator[MySQLDatabase]:
     with closing(source_server.connect()) as root:
         allow_source(root, SOURCE_USER, database.name)
     yield database
-    _drop(database, "SELECT")
+    _drop(database)
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def replica_db(replica_server: MariaDBServer) -> Iterator[MySQLDatabase]:
     with closing(replica_server.connect()) as root:
         allow_replica(root, REPLICA_USER, name)
     yield database
-    _drop(database, "ALL PRIVILEGES")
+    _drop(database)
 
 
 @pytest.fixture
@@ -207,11 +207,11 @@ def _name(stem: str) -> str:
     return f"{stem}_{next(_numbers)}"
 
 
-def _drop(database: MySQLDatabase, granted: str) -> None:
-    """Drop the database and the account's grant on it; a server that is down needs neither."""
+def _drop(database: MySQLDatabase) -> None:
+    """Drop the database and the account's grants on it; a server that is down needs neither."""
     with suppress(pymysql.MySQLError):
         database.drop()
         with closing(database.server.connect()) as root, root.cursor() as cursor:
             pattern = database.name.replace("_", r"\_")
             cursor.execute("SET SESSION sql_log_bin = 0")
-            cursor.execute(f"REVOKE {granted} ON `{pattern}`.* FROM %s@'%%'", (database.user,))
+            cursor.execute(f"REVOKE ALL PRIVILEGES ON `{pattern}`.* FROM %s@'%%'", (database.user,))

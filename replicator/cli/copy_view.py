@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -25,10 +24,8 @@ def watching(console: Console) -> Iterator[Watch | None]:
         yield None
         return
     columns = (
-        TextColumn("first copy"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rows, {task.fields[tables]} tables, now {task.fields[table]}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[rows]} rows, {task.fields[tables]} tables copied"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bars:
@@ -36,17 +33,18 @@ def watching(console: Console) -> Iterator[Watch | None]:
 
         def watch(stage: CopyStage) -> None:
             nonlocal task
+            rows = f"{stage.rows:,} of {stage.rows_expected:,}"
             tables = f"{stage.tables_done} of {stage.tables}"
             if task is None:
-                task = bars.add_task("", total=None, tables=tables, table=stage.table)
+                task = bars.add_task("", total=None, rows=rows, tables=tables)
             bars.update(
                 task,
                 completed=stage.rows,
                 total=stage.rows_expected,
+                rows=rows,
                 tables=tables,
-                table=stage.table,
             )
             if stage.tables_done == stage.tables:
-                bars.remove_task(task)
+                bars.stop()  # the log has the terminal for itself from here on
 
         yield watch

@@ -56,9 +56,9 @@ class DemoView:
 
 def copying_line(status: Status, tables: int) -> str:
     """How far the first copy is."""
-    copied = sum(table.replica == "streaming" for table in status.tables)
+    copied = sum(table.replica in ("reconciling", "streaming") for table in status.tables)
     loaded = sum(table.raw == "streaming" for table in status.tables)
-    return f"tables on the replica: {copied} of {tables}, in raw: {loaded} of {tables}"
+    return f"tables copied to the replica: {copied} of {tables}, in raw: {loaded} of {tables}"
 
 
 def working_line(status: Status, steps: int, left: float) -> str:

@@ -68,7 +68,6 @@ class SchemaChanges:
         self._statements = statements
         self._replica_db = replica_db
         self.skipped: Counter[str] = Counter()
-        self.executed = 0
 
     def apply(self, statement: Statement) -> None:
         """Execute, skip or refuse one statement."""
@@ -171,7 +170,6 @@ class SchemaChanges:
             tables=verdict.tables,
             position=str(statement.position),
         )
-        self.executed += 1
         metrics.STATEMENTS.labels(verdict.kind).inc()
         self._finish(statement, outcome)
 

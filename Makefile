@@ -36,5 +36,5 @@ bench: setup ## Run the benchmarks; JSON lines on standard output
 
 clean: ## Remove what builds, tests and tools left; .venv stays
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .sandbox
-	@rm -f loader/*.c loader/*.so
+	@find loader replicator -name '*.c' -delete -o -name '*.so' -delete
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

@@ -1,8 +1,7 @@
-"""Build the optional Cython kernel; everything else stands in pyproject.toml.
+"""Build the optional Cython modules; everything else stands in pyproject.toml.
 
-The package works without it, decoding with mysql-replication instead. So a
-missing kernel source, a missing Cython and a missing compiler each end in an
-install without the extension, never in a failed install.
+The package works without them, more slowly. So a missing Cython and a missing
+compiler each end in an install without the extensions, never in a failed install.
 """
 
 from __future__ import annotations
@@ -11,21 +10,28 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-KERNEL = "loader/kernel.pyx"
+ROOT = Path(__file__).parent
+PACKAGES = ("loader", "replicator")
 
 
-def kernel() -> list[Extension]:
-    if not Path(__file__).with_name("loader").joinpath("kernel.pyx").exists():
-        return []
+def extensions() -> list[Extension]:
     try:
         from Cython.Build import cythonize  # noqa: PLC0415 - absent where no kernel is wanted
     except ImportError:
         return []
-    extension = Extension("loader.kernel", [KERNEL], extra_compile_args=["-O3"])
-    built: list[Extension] = cythonize([extension], language_level=3)
+    sources = sorted(
+        source.relative_to(ROOT)
+        for package in PACKAGES
+        for source in (ROOT / package).rglob("*.pyx")
+    )
+    wanted = [
+        Extension(".".join(source.with_suffix("").parts), [str(source)], extra_compile_args=["-O3"])
+        for source in sources
+    ]
+    built: list[Extension] = cythonize(wanted, language_level=3)
     for extension in built:
         extension.optional = True  # set only here: cythonize makes new objects and forgets it
     return built
 
 
-setup(ext_modules=kernel())
+setup(ext_modules=extensions())

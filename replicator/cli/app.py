@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ import typer
 from config.settings import Settings, load_settings
 from config.tables import load_table_rules
 from replicator.cli import outcome
+from replicator.cli.doctor import Verdict, examine, worst
+from replicator.cli.doctor_view import show_findings
 from replicator.cli.observation import Observer
 from replicator.cli.outcome import console, exit_codes, reported, say
 from replicator.cli.resync import chosen, daemons_down, follow, known_tables, queue
@@ -117,6 +120,31 @@ def _resync(
         say(f"not done in time: {', '.join(open_ones)}", "It goes on; replicator status shows how.")
     if failed or open_ones or not last:
         raise typer.Exit(outcome.NO)
+
+
+@app.command(epilog=exit_codes("nothing fails (warnings may stand)", "something fails"))
+def check(as_json: Json = False, env_file: EnvFile = _ENV_FILE) -> None:
+    """Look at everything that the pipeline rests on, and say how to mend what does not hold.
+
+    Settings, privileges and versions of the three servers, as the pipeline's own accounts
+    see them, and this installation. Each line tells what was found; below a warning or a
+    failure stands what is needed and the line that mends it. Nothing is changed.
+
+    \b
+    Examples:
+      replicator check
+      replicator check --json | jq '.findings[] | select(.verdict != "ok")'
+    """
+    with reported():
+        settings = load_settings(env_file)
+        findings = list(examine(settings, load_table_rules(settings.tables_file)))
+        verdict = worst(findings)
+        if as_json:
+            _print_json({"verdict": verdict, "findings": [asdict(f) for f in findings]})
+        else:
+            show_findings(findings, console())
+        if verdict is Verdict.FAIL:
+            raise typer.Exit(outcome.NO)
 
 
 @app.command(

@@ -15,6 +15,7 @@ from replicator.cli.outcome import reported
 
 VERBS = [
     ["run"],
+    ["check"],
     ["resync"],
     ["status"],
     ["wait"],

@@ -1,0 +1,129 @@
+"""`replicator check` on real servers: sound, then wrong in turn, and mended as printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
+
+Invoke = Callable[..., Result]
+
+
+def findings(result: Result) -> dict[tuple[str, str], dict[str, Any]]:
+    document = json.loads(result.output)
+    return {(f["server"], f["check"]): f for f in document["findings"]}
+
+
+def run_sql(database: MySQLDatabase, statement: str) -> None:
+    with closing(database.server.connect()) as root, root.cursor() as cursor:
+        cursor.execute("SET SESSION sql_log_bin = 0")
+        cursor.execute(statement)
+
+
+@contextmanager
+def global_variable(database: MySQLDatabase, name: str, value: str) -> Iterator[None]:
+    with closing(database.server.connect()) as root, root.cursor() as cursor:
+        cursor.execute(f"SELECT @@GLOBAL.{name}")
+        before = (cursor.fetchone() or ("",))[0]
+        cursor.execute(f"SET GLOBAL {name} = {value}")
+    try:
+        yield
+    finally:
+        with closing(database.server.connect()) as root, root.cursor() as cursor:
+            cursor.execute(f"SET GLOBAL {name} = %s", [before])
+
+
+@pytest.fixture(autouse=True)
+def _tables(source_db: MySQLDatabase) -> None:
+    source_db.execute("CREATE TABLE patient (PatNum BIGINT PRIMARY KEY, LName VARCHAR(100))")
+
+
+def test_nothing_fails_on_the_sandbox_and_each_remedy_is_there(invoke: Invoke) -> None:
+    result = invoke("check", "--json")
+    found = findings(result)
+    assert [f for f in found.values() if f["verdict"] == "fail"] == []
+    assert result.exit_code == 0
+    assert found["source", "binlog_format"]["found"] == "ROW"
+    assert found["here", "row kernel"]["verdict"] in ("ok", "warn")
+    assert all(f["remedy"] and f["needed"] for f in found.values() if f["verdict"] != "ok")
+
+
+def test_people_see_lines_with_remedies(invoke: Invoke) -> None:
+    shown = invoke("check").output
+    assert "ok    source: binlog_format: ROW" in shown
+    assert "remedy: " in shown  # the sandbox's servers wait for no disk
+    assert shown.rstrip().endswith("0 fail")
+
+
+@pytest.mark.parametrize("privilege", ["REPLICATION SLAVE", "BINLOG MONITOR"])
+def test_a_missing_privilege_is_found_and_its_remedy_mends_it(
+    invoke: Invoke, source_db: MySQLDatabase, privilege: str
+) -> None:
+    run_sql(source_db, f"REVOKE {privilege} ON *.* FROM '{source_db.user}'@'%'")
+    try:
+        wrong = invoke("check", "--json")
+        line = findings(wrong)["source", f"privilege {privilege}"]
+        assert (wrong.exit_code, line["verdict"]) == (1, "fail")
+        run_sql(source_db, line["remedy"].rstrip(";"))
+        again = findings(invoke("check", "--json"))["source", f"privilege {privilege}"]
+        assert again["verdict"] == "ok"
+    finally:
+        run_sql(source_db, f"GRANT {privilege} ON *.* TO '{source_db.user}'@'%'")
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        ("source", "binlog_format", "'STATEMENT'"),
+        ("source", "binlog_row_image", "'MINIMAL'"),
+        ("replica", "binlog_row_metadata", "'NO_LOG'"),
+        ("replica", "slave_exec_mode", "'IDEMPOTENT'"),
+        ("replica", "max_allowed_packet", "1048576"),
+    ],
+)
+def test_a_wrong_variable_fails(
+    invoke: Invoke,
+    source_db: MySQLDatabase,
+    replica_db: MySQLDatabase,
+    where: str,
+    name: str,
+    value: str,
+) -> None:
+    database = source_db if where == "source" else replica_db
+    with global_variable(database, name, value):
+        result = invoke("check", "--json")
+    assert result.exit_code == 1
+    assert findings(result)[where, name]["verdict"] == "fail"
+
+
+def test_tables_without_a_key_and_foreign_keys_are_named(
+    invoke: Invoke, source_db: MySQLDatabase
+) -> None:
+    source_db.execute("CREATE TABLE screen (a INT) ENGINE=MyISAM")
+    source_db.execute("CREATE TABLE parent (a INT PRIMARY KEY) ENGINE=InnoDB")
+    source_db.execute(
+        "CREATE TABLE child (a INT PRIMARY KEY, FOREIGN KEY (a) REFERENCES parent (a))"
+        " ENGINE=InnoDB"
+    )
+    found = findings(invoke("check", "--json"))
+    assert found["source", "tables without a key"]["found"] == "screen"
+    assert found["source", "foreign keys"]["found"] == "child"
+
+
+def test_a_server_out_of_reach_is_a_finding_and_the_others_are_looked_at(
+    invoke: Invoke, environment: dict[str, str], analytics_db: PostgresDatabase
+) -> None:
+    environment["MYSQL_REPLICATION_PORT"] = environment["REPLICATOR_METRICS_PORT"]  # nobody there
+    result = invoke("check", "--json")
+    found = findings(result)
+    assert result.exit_code == 1
+    assert found["replica", "connection"]["verdict"] == "fail"
+    assert found["source", "binlog_format"]["verdict"] == "ok"
+    assert found["analytics", "encoding"]["found"] == "UTF8"
+    assert analytics_db.password not in result.output

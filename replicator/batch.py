@@ -11,8 +11,11 @@ table, because a server applies a statement under one set of flags and maps.
 from __future__ import annotations
 
 import binascii
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from replicator.binlog.events import HEADER_LENGTH, STMT_END_FLAG, TableMap, rows_flags
+from replicator.routes import Route, Via
 
 _KEY_FLAGS = 0xFFFF & ~STMT_END_FLAG
 
@@ -49,11 +52,22 @@ class Segment:
         """Can this rows event join the statement?"""
         if self._flags is None:
             return True
-        known = self._ids.get(target)
-        same = (
-            table_map.table_id not in self._maps if known is None else known == table_map.table_id
-        )
+        same = self.joins(target, table_map.table_id)
         return same and self._flags == rows_flags(event) & _KEY_FLAGS
+
+    def joins(self, target: str, table_id: int) -> bool:
+        """Does the statement know the table under this id and no other, or neither of them?"""
+        known = self._ids.get(target)
+        return table_id not in self._maps if known is None else known == table_id
+
+    def cost(self, database: str, target: str, table_map: TableMap) -> int:
+        """Bytes that the table's map adds, when rows of it come in."""
+        return 0 if target in self._ids else len(rewritten_map(table_map, database, target))
+
+    @property
+    def flags(self) -> int:
+        """How all its rows have their keys checked; -1 while it has none."""
+        return -1 if self._flags is None else self._flags
 
     def note(self, target: str, table_map: TableMap, event: bytes) -> None:
         """Take it as far as `takes` asks, to try whether rows go together."""
@@ -63,15 +77,29 @@ class Segment:
 
     def add(self, database: str, target: str, table_map: TableMap, event: bytes) -> None:
         """Append a rows event, and its table map where it is the table's first."""
+        self._introduce(database, target, table_map)
+        flags = rows_flags(event)
+        self._flags = flags & _KEY_FLAGS
+        self._rows.append(_with_rows_flags(event, self._flags) if flags & STMT_END_FLAG else event)
+        self.size += len(event)
+
+    def _introduce(self, database: str, target: str, table_map: TableMap) -> None:
         if target not in self._ids:
             rewritten = rewritten_map(table_map, database, target)
             self._ids[target] = table_map.table_id
             self._maps[table_map.table_id] = rewritten
             self.size += len(rewritten)
-        flags = rows_flags(event)
-        self._flags = flags & _KEY_FLAGS
-        self._rows.append(_with_rows_flags(event, self._flags) if flags & STMT_END_FLAG else event)
-        self.size += len(event)
+
+    def extend(
+        self, database: str, tables: Iterable[tuple[str, TableMap]], rows: list[bytes], flags: int
+    ) -> None:
+        """Append rows events of these tables that `takes` would take, none ending the statement."""
+        for target, table_map in tables:
+            self._introduce(database, target, table_map)
+        if rows:
+            self._flags = flags
+            self._rows += rows
+            self.size += sum(map(len, rows))
 
     def events(self, closing_map: bytes = b"", closing_rows: bytes = b"") -> bytes:
         """The statement's events; a closing table's change ends it where one is given."""
@@ -80,6 +108,54 @@ class Segment:
             last = rows[-1]
             rows = [*rows[:-1], _with_rows_flags(last, rows_flags(last) | STMT_END_FLAG)]
         return b"".join((*self._maps.values(), closing_map, *rows, closing_rows))
+
+
+@dataclass(slots=True)
+class Item:
+    """A rows event of a transaction that is still open, and where it goes."""
+
+    route: Route
+    table_map: TableMap
+    event: bytes
+
+
+def runs(items: list[Item]) -> Iterator[list[Item] | Item]:
+    """Neighbours that pass as they are come as lists, the others one by one."""
+    run: list[Item] = []
+    for item in items:
+        if item.route.via is Via.PASS:
+            run.append(item)
+            continue
+        if run:
+            yield run
+            run = []
+        yield item
+    if run:
+        yield run
+
+
+def is_one_statement(items: list[Item]) -> bool:
+    """Can one statement carry a transaction's rows, as they are?"""
+    if any(item.route.via is Via.RECONCILE for item in items):
+        return False
+    segment = Segment()
+    for item in items if len(items) > 1 else ():
+        if not segment.takes(item.route.target, item.table_map, item.event):
+            return False
+        segment.note(item.route.target, item.table_map, item.event)
+    return True
+
+
+def segments(database: str, items: list[Item]) -> Iterator[Segment]:
+    """As few statements as carry these items in their order."""
+    segment = Segment()
+    for item in items:
+        if not segment.takes(item.route.target, item.table_map, item.event):
+            yield segment
+            segment = Segment()
+        segment.add(database, item.route.target, item.table_map, item.event)
+    if segment:
+        yield segment
 
 
 def _with_rows_flags(event: bytes, flags: int) -> bytes:

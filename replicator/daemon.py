@@ -18,12 +18,19 @@ from config.tables import TableRules
 from replicator import replica as rep
 from replicator import source as src
 from replicator import tracking
+from replicator.binlog.ahead import AheadStream
 from replicator.binlog.events import EventType
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
 from replicator.binlog.transactions import Statement, TransactionReader
 from replicator.exact import Applied, ExactMySQLReplicator
-from replicator.first_copy import FirstCopy, Watch, begin_first_copy, log_stages
+from replicator.first_copy import (
+    FirstCopy,
+    Watch,
+    begin_first_copy,
+    log_stages,
+    open_first_copy,
+)
 from replicator.reconcile import Reconciler
 from replicator.resync import Resync
 from replicator.resync_desk import ResyncDesk
@@ -35,8 +42,6 @@ from replicator.tracking import MAIN, Offset, TableState, execute
 log = structlog.get_logger(__name__)
 
 STEP_SECONDS = 1.0
-BATCH_SECONDS = 0.05
-"""While the source keeps sending, a batch is committed at this age."""
 TOUCH_SECONDS = 5.0
 
 
@@ -109,7 +114,7 @@ class Replicator:
 
     def _first_start(self, session: Session) -> Offset:
         with translated(self._settings.source.label):
-            position = session.history(session.catalog).settled()
+            position = session.history(session.catalog).now()  # copies wait for the commit gap
             tables = [
                 t
                 for t in src.base_tables(session.catalog, self._settings.source.db)
@@ -139,6 +144,7 @@ class Replicator:
             source_database=settings.source.db,
             limit=settings.replicator.batch_bytes,
             reconciler=self._reconciler,
+            rows_v2=not session.replica_identity.mariadb,
         )
         self._changes = SchemaChanges(
             session.replica, self._replicator, self._routes, session.statements, database
@@ -149,26 +155,9 @@ class Replicator:
             self._desk.recover(offset)
             copying = self._set_routes(session)
             if copying:
-                self._copy = self._first_copy(session, copying)
+                self._copy = open_first_copy(session, copying, self._watch)
             else:
                 self._fit_rules(session)
-
-    def _first_copy(self, session: Session, tables: list[str]) -> FirstCopy:
-        admin = session.kept(rep.connect_hidden(self._settings.replication))
-        copier = session.copier(
-            session.catalog,
-            session.kept(session.raw_source()),
-            session.hidden,
-            Reconciler(session.hidden, admin, self._settings.replication.db),
-        )
-        return FirstCopy(
-            copier,
-            session.replica,
-            session.catalog,
-            self._settings.source.db,
-            tables,
-            self._watch,
-        )
 
     def _set_routes(self, session: Session) -> list[str]:
         """Routes as the stored states have them; the tables whose first copy is unfinished."""
@@ -216,17 +205,12 @@ class Replicator:
             self._open_stream(session)
         deadline = time.monotonic() + STEP_SECONDS
         events = self._stream.read(self._settings.replicator.poll_seconds)
-        batch_began = time.monotonic()
-        while events:
-            for event in events:
-                self._feed(event)
+        while events or self._replicator.settle_one():
+            self._take(events)
             metrics.EVENTS.labels("replicator").inc(len(events))
-            now = time.monotonic()
-            if now > deadline:
+            if time.monotonic() > deadline:
                 break
-            if now - batch_began > BATCH_SECONDS:
-                self._commit_batch()
-                batch_began = now
+            self._replicator.keep_busy()
             events = self._stream.read(0)
         self._commit_batch()
         metrics.REPLICATOR_LAG.set(self._age() if events else 0)
@@ -239,17 +223,29 @@ class Replicator:
         return 0.0 if when is None else max(0.0, (tracking.utc_now() - when).total_seconds())
 
     def _open_stream(self, session: Session) -> None:
-        self._stream = session.kept(session.binlog(self._settings.replicator.server_id))
+        binlog = session.binlog(self._settings.replicator.server_id)
+        self._stream = session.kept(AheadStream(binlog))
         self._reader = TransactionReader(self._replicator.position)
         self._stream.open(self._replicator.position)
         self._streaming = True
         log.info("streaming", position=str(self._replicator.position))
+
+    def _take(self, events: list[bytes]) -> None:
+        """Apply them: whole plain transactions at once, all others event by event."""
+        at, end = 0, len(events)
+        while at < end:
+            taken = self._replicator.take_plain(self._reader, events, at)
+            if taken == at:
+                self._feed(events[at])
+                taken += 1
+            at = taken
 
     def _feed(self, event: bytes) -> None:
         if event[4] == EventType.FORMAT_DESCRIPTION:
             self._replicator.describe(event)
         change = self._reader.feed(event)
         if isinstance(change, Statement):
+            self._replicator.settle()  # it speaks to the replica on the same connection
             with translated(self._settings.replication.label):
                 self._changes.apply(change)
         elif change is not None:

@@ -6,34 +6,58 @@ row is decoded: the server that applies the events is the one that knows them.
 
 Small transactions gather in a batch that is one autocommitted statement. A
 transaction larger than a batch is sent piece by piece between BEGIN and COMMIT.
+
+Why a batch may be sent before the one ahead of it is answered: its last event finds the
+offset row by the position, part of the primary key, that the batch ahead writes. If that
+one failed, whatever the reason, the position is not there, the statement fails (1032) and
+InnoDB takes back all its rows: so a batch is never skipped, and none is applied twice.
+The first error is the one that is raised, once everything sent has been answered. If the
+link breaks instead, the session's lock on the replica keeps a successor out until the
+server has done with what it had received, and the offset row then tells how far that was.
+
+Pieces between BEGIN and COMMIT hold no offset, so each waits for its forerunner's answer:
+a deadlock would end the transaction, and a piece behind it would commit by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pymysql
 
-from config.errors import ApplyConflict, Halt, classify
-from replicator.batch import Segment, binlog_statement
-from replicator.binlog.events import TableMap, format_description_without_checksums
+from config.errors import Halt
+from replicator.announce import announcement
+from replicator.batch import Item, Segment, is_one_statement, runs, segments
 from replicator.binlog.position import SourcePosition
-from replicator.binlog.transactions import Begin, Change, Commit, Moved, Rollback, Rows
+from replicator.binlog.transactions import (
+    Begin,
+    Change,
+    Commit,
+    Moved,
+    Rollback,
+    Rows,
+    TransactionReader,
+)
+from replicator.conflicts import refusal
+from replicator.delivery import Delivery
+from replicator.inflight import InFlight
 from replicator.offset_row import table_map as offset_map
 from replicator.offset_row import update_rows as offset_rows
+from replicator.plain import Ways, gather
 from replicator.reconcile import Reconciler
-from replicator.routes import Route, Routes, Via
+from replicator.routes import Routes, Via
 from replicator.tracking import Offset, execute_bytes, utc_now
 
-_DUPLICATE_KEY, _ROW_NOT_FOUND, _MISMATCH = 1062, 1032, 1105
-_CONFLICTS = {
-    _DUPLICATE_KEY: "a row that the source inserted is already there",
-    _ROW_NOT_FOUND: "a row that the source changed is not there",
-    _MISMATCH: "the table's columns do not fit the source's (the replica's error log says how)",
-}
+if TYPE_CHECKING:
+    from replicator.gathering import Run
+
+_ON_THEIR_WAY = 2
+"""Batches that the replica may owe an answer for: one that it executes, and the next."""
+_WORTH_SENDING = 256 << 10
+"""Bytes from which on a batch is sent while the replica still works on another."""
 
 
 @dataclass(slots=True)
@@ -47,10 +71,11 @@ class Applied:
 
 
 @dataclass(slots=True)
-class _Item:
-    route: Route
-    table_map: TableMap
-    event: bytes
+class _Sent:
+    """A statement on its way: the tables it changes, and the offset it moves to, if it does."""
+
+    tables: Iterable[str]
+    after: Offset | None
 
 
 class ExactMySQLReplicator:
@@ -79,13 +104,17 @@ class ExactMySQLReplicator:
         self._limit = limit
         self._rows_v2 = rows_v2
         self._reconciler = reconciler
+        self._flight: InFlight[_Sent] = InFlight(connection)
+        self._delivery = Delivery(connection)
         self.committed = offset
+        self._sent = offset
+        """The offset as it is to be once everything on its way is committed."""
         self._here = offset.position
         self._last: Commit | None = None
-        """The last transaction taken behind `committed`."""
+        """The last transaction taken behind `_sent`."""
         self._batch = Segment()
         self._batch_second: int | None = None
-        self._open: list[_Item] = []
+        self._open: list[Item] = []
         self._open_bytes = 0
         self._explicit = False
         self.dirty: set[str] = set()
@@ -106,12 +135,14 @@ class ExactMySQLReplicator:
     @property
     def idle(self) -> bool:
         """Is nothing waiting to be applied?"""
-        return not self._batch and not self.has_open_rows and self._here == self.position
+        waiting = self._batch or self._flight or self.has_open_rows
+        return not waiting and self._here == self.position
 
     def describe(self, format_description: bytes) -> None:
         """Tell the session which binlog format its events have."""
         self.flush()
-        self._execute(binlog_statement(format_description_without_checksums(format_description)))
+        for statement in announcement(format_description, mariadb=not self._rows_v2):
+            self._execute(statement)
 
     def apply(self, change: Change) -> None:
         """Take one change; statements (DDL) are the caller's business."""
@@ -132,23 +163,59 @@ class ExactMySQLReplicator:
         route = self._routes.route(rows.table.table, self._here)
         if route.via is Via.SKIP:
             return
-        self._open.append(_Item(route, rows.table, rows.event))
+        self._open.append(Item(route, rows.table, rows.event))
         self._open_bytes += len(rows.event)
         if self._open_bytes > self._limit:
             self._send_open()
 
     def _commit(self, commit: Commit) -> None:
         self.applied.transactions += 1
-        if self._explicit or not _is_one_statement(self._open):
+        if self._explicit or not is_one_statement(self._open):
             self._commit_explicit(commit)
             return
         second = commit.timestamp_us // 1_000_000
         if self._batch and (second != self._batch_second or not self._batch_takes_open()):
-            self.flush()
+            self.cut()
         self._move_open_into_batch(second)
         self._reach(commit)
         if self._batch.size > self._limit:
-            self.flush()
+            self.cut()
+
+    def take_plain(self, reader: TransactionReader, events: list[bytes], at: int) -> int:
+        """Take whole plain transactions from `events[at]` on; the index behind them.
+
+        It does what `reader.feed` and `apply` would do with these events one by one.
+        """
+        if gather is None or self.has_open_rows or not reader.between:
+            return at
+        batch = self._batch
+        run = gather(
+            events,
+            at,
+            Ways(reader, self._routes, self._source_database, self._database, self._here, batch),
+            batch.flags,
+            -1 if self._batch_second is None else self._batch_second,
+            self._limit - batch.size,
+        )
+        if run.transactions:
+            self._take_run(reader, run)
+        return run.end
+
+    def _take_run(self, reader: TransactionReader, run: Run) -> None:
+        ways = [(way.target, way.table_map) for way in run.ways]
+        self._batch.extend(self._database, ways, run.rows, run.flags)
+        self._batch_second = run.second
+        self.touched.update(target for target, _ in ways)
+        self.applied.transactions += run.transactions
+        self.applied.row_events += len(run.rows)
+        self.applied.bytes += run.size
+        reader.feed(run.gtid)
+        commit = reader.feed(run.commit)
+        if not isinstance(commit, Commit):
+            raise AssertionError("a run ends with a commit")
+        self._reach(commit)
+        if self._batch.size > self._limit:
+            self.cut()
 
     def _reach(self, commit: Commit) -> None:
         self._here = _source(commit.position)
@@ -156,7 +223,7 @@ class ExactMySQLReplicator:
 
     def _offset_here(self) -> Offset:
         """The offset row as it is to be behind everything taken so far."""
-        offset, last = self.committed.at(self._here), self._last
+        offset, last = self._sent.at(self._here), self._last
         if last is None:
             return offset
         when = datetime.fromtimestamp(last.timestamp_us / 1e6, UTC).replace(tzinfo=None)
@@ -179,16 +246,52 @@ class ExactMySQLReplicator:
         self._open_bytes = 0
 
     def flush(self) -> None:
-        """Commit the batch, and the position reached, in one statement."""
-        if self._explicit or self._here == self.position:
+        """Commit the batch, and the position reached; on return they are committed."""
+        self.cut()
+        self.settle()
+
+    def cut(self) -> None:
+        """Send the batch, and the position reached, in one statement; its answer comes later."""
+        if self._explicit or self._here == self._sent.position:
             return
         after = self._offset_here()
         self._send(self._batch, after)
         self._batch = Segment()
-        self._committed(after)
+        self._sent, self._last = after, None
+
+    def keep_busy(self) -> None:
+        """Send what there is if the replica has nothing to do, or soon will not."""
+        while self._flight.answered():
+            self._receive()
+        if not self._flight or (
+            len(self._flight) < _ON_THEIR_WAY and self._batch.size >= _WORTH_SENDING
+        ):
+            self.cut()
+
+    def settle_one(self) -> bool:
+        """Send what there is and await one answer; False where nothing was on its way."""
+        self.cut()
+        if self._flight:
+            self._receive()
+            return True
+        return False
+
+    def settle(self) -> None:
+        """Await the answers to everything that was sent."""
+        while self._flight:
+            self._receive()
+
+    def _receive(self) -> None:
+        sent = self._flight.oldest
+        try:
+            self._flight.receive()
+        except (pymysql.MySQLError, OSError) as error:
+            raise self._failure(error, sent.tables) from None
+        if sent.after is not None:
+            self.committed = sent.after
 
     def _committed(self, offset: Offset) -> None:
-        self.committed = offset
+        self.committed = self._sent = offset
         self._here = offset.position
         self._last = None
 
@@ -201,18 +304,27 @@ class ExactMySQLReplicator:
             events = segment.events(
                 offset_map(self._database, timestamp, after.server_id),
                 offset_rows(
-                    self.committed, after, timestamp=timestamp, now=utc_now(), rows_v2=self._rows_v2
+                    self._sent, after, timestamp=timestamp, now=utc_now(), rows_v2=self._rows_v2
                 ),
             )
         self.applied.statements += 1
-        self._execute(binlog_statement(events), segment.tables)
+        try:
+            if self._delivery.wants_quiet(events):
+                self.settle()
+            commands = self._delivery.commands(events)
+            while len(self._flight) >= (1 if self._explicit else _ON_THEIR_WAY):
+                self._receive()
+            moves = None if self._explicit else after  # else only COMMIT moves it
+            self._flight.send(commands, _Sent(segment.tables, moves))
+        except (pymysql.MySQLError, OSError) as error:
+            raise self._failure(error, segment.tables) from None
 
     def _send_open(self) -> None:
         """Send what the open transaction holds so far, inside a transaction of our own."""
         self._begin()
-        for part in _runs(self._open):
+        for part in runs(self._open):
             if isinstance(part, list):
-                for segment in _segments(self._database, part):
+                for segment in segments(self._database, part):
                     self._send(segment, None)
             else:
                 self._reconcile(part)
@@ -224,11 +336,16 @@ class ExactMySQLReplicator:
             self._execute(b"BEGIN")
             self._explicit = True
 
-    def _reconcile(self, item: _Item) -> None:
+    def _reconcile(self, item: Item) -> None:
+        self.settle()
         target = item.route.target
-        if target not in self.dirty and not self._reconciler.apply(
-            target, item.table_map, item.event
-        ):
+        if target in self.dirty:
+            return
+        try:
+            keyed = self._reconciler.apply(target, item.table_map, item.event)
+        except (pymysql.MySQLError, OSError) as error:
+            raise self._failure(error, (target,)) from None
+        if not keyed:
             self.dirty.add(target)
 
     def _commit_explicit(self, commit: Commit) -> None:
@@ -269,66 +386,18 @@ class ExactMySQLReplicator:
         """Does the connection stand inside a transaction? Whoever begins another commits half."""
         return self._explicit
 
-    def _execute(self, statement: bytes, tables: Iterable[str] = ()) -> None:
+    def _execute(self, statement: bytes) -> None:
+        self.settle()
         try:
             execute_bytes(self._connection, statement)
         except (pymysql.MySQLError, OSError) as error:
-            raise self._failure(error, tables) from None
+            raise self._failure(error, ()) from None
 
     def _failure(self, error: BaseException, tables: Iterable[str]) -> Exception:
-        code = error.args[0] if error.args else None
-        if isinstance(error, pymysql.MySQLError) and code in _CONFLICTS:
-            names = ", ".join(sorted(tables)) or "etl_binlog_offset"
-            return ApplyConflict(
-                f"the replica refused rows behind {self.position} of {names} (error {code}):"
-                f" {_CONFLICTS[int(code)]}",
-                hint=f"Someone else wrote on the replica. replicator resync {names}"
-                if names != "etl_binlog_offset"
-                else "Another process moved the offset: make sure that one replicator runs.",
-            )
-        return classify(error, server="replica")
+        return refusal(error, self.position, tables)
 
 
 def _source(position: object) -> SourcePosition:
     if not isinstance(position, SourcePosition):
         raise Halt("a position of the replica was applied to the replica", hint="Report this.")
     return position
-
-
-def _runs(items: list[_Item]) -> Iterator[list[_Item] | _Item]:
-    """Neighbours that pass as they are come as lists, the others one by one."""
-    run: list[_Item] = []
-    for item in items:
-        if item.route.via is Via.PASS:
-            run.append(item)
-            continue
-        if run:
-            yield run
-            run = []
-        yield item
-    if run:
-        yield run
-
-
-def _is_one_statement(items: list[_Item]) -> bool:
-    """Can one statement carry a transaction's rows, as they are?"""
-    if any(item.route.via is Via.RECONCILE for item in items):
-        return False
-    segment = Segment()
-    for item in items if len(items) > 1 else ():
-        if not segment.takes(item.route.target, item.table_map, item.event):
-            return False
-        segment.note(item.route.target, item.table_map, item.event)
-    return True
-
-
-def _segments(database: str, items: list[_Item]) -> Iterator[Segment]:
-    """As few statements as carry these items in their order."""
-    segment = Segment()
-    for item in items:
-        if not segment.takes(item.route.target, item.table_map, item.event):
-            yield segment
-            segment = Segment()
-        segment.add(database, item.route.target, item.table_map, item.event)
-    if segment:
-        yield segment

@@ -2,7 +2,9 @@
 
 Left: a connection of PyMySQL's, used for login and the opening statements only.
 Right: whole events as bytes, each checksum verified and cut off. Reading is our
-own: one `recv` brings many events, and a time-out never loses half a packet.
+own: one `recv` brings many events, and a time-out never loses half a packet. Plain
+events, nearly all, are cut out by `frames`, compiled; the code here does the same for
+each packet, and is alone where nothing could be compiled.
 
 This module opens and closes; it never reconnects by itself. A dead link raises
 `ConnectionLost`, and the daemon, which knows the stored position, opens anew.
@@ -13,21 +15,30 @@ COM_REGISTER_SLAVE, COM_BINLOG_DUMP.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import struct
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pymysql
 
 from config.errors import ConnectionLost, ReplicatorError, UnknownEvent, classify
 from replicator.binlog.events import EventType, parse_rotate, server_version
+from replicator.binlog.payload import unpack
 from replicator.binlog.position import BinlogPosition
+
+try:
+    from replicator.binlog.frames import cut
+except ImportError:  # built without a compiler: packet by packet, more slowly
+    cut = None  # type: ignore[assignment]
 
 _COM_BINLOG_DUMP = 0x12
 _COM_REGISTER_SLAVE = 0x15
+_TRANSACTION_PAYLOAD = int(EventType.TRANSACTION_PAYLOAD)
 _FRAME_LIMIT = 0xFFFFFF
 _RECEIVE_BYTES = 1 << 20
 MISSED_HEARTBEATS = 3
@@ -137,7 +148,11 @@ class BinlogStream:
         buffer, at, size = self._buffer, 0, len(self._buffer)
         view = memoryview(buffer)
         try:
-            while size - at >= 4:
+            while True:
+                if cut is not None:
+                    at = cut(buffer, at, self._checksums, events)
+                if size - at < 4:
+                    break
                 end = at + 4 + int.from_bytes(view[at : at + 3], "little")
                 if end - at - 4 == _FRAME_LIMIT:
                     payload, end = _joined_frames(view, at)
@@ -149,7 +164,11 @@ class BinlogStream:
                     payload = bytes(view[at + 4 : end])
                 at = end
                 event = self._event_of(payload)
-                if event is not None:
+                if event is None:
+                    continue
+                if event[4] == _TRANSACTION_PAYLOAD:
+                    events.extend(unpack(event))
+                else:
                     events.append(event)
         finally:
             view.release()
@@ -206,6 +225,13 @@ class BinlogStream:
 
     def _failed(self, error: BaseException) -> ReplicatorError:
         return classify(error, server=self._server)
+
+    def interrupt(self) -> None:
+        """From another thread: end a `read` that waits; it raises, and nothing is closed yet."""
+        connection = self._connection
+        if connection is not None:
+            with suppress(OSError, AttributeError):  # a broken link has no socket any more
+                connection._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up; the server notices and ends its dump thread."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from config.errors import UnknownEvent, UnsupportedStatement
 from replicator.binlog import events as ev
 from replicator.binlog.events import EventType, QueryEvent, TableMap
+from replicator.binlog.gtid import read_tagged
 from replicator.binlog.position import FIRST_OFFSET, BinlogPosition
 
 
@@ -121,6 +122,7 @@ class TransactionReader:
             int(EventType.MARIADB_GTID): self._mariadb_gtid,
             int(EventType.GTID): self._mysql_gtid,
             int(EventType.ANONYMOUS_GTID): self._mysql_gtid,
+            int(EventType.GTID_TAGGED): self._tagged_gtid,
             int(EventType.QUERY): self._query,
             int(EventType.QUERY_COMPRESSED): self._query,
             int(EventType.ROTATE): self._rotate,
@@ -131,6 +133,11 @@ class TransactionReader:
     def in_transaction(self) -> bool:
         """Has a transaction begun and not ended?"""
         return self._open
+
+    @property
+    def between(self) -> bool:
+        """Does the next event stand between two transactions?"""
+        return not (self._open or self._standalone)
 
     def feed(self, event: bytes) -> Change | None:
         """What one more event completes; most complete nothing by themselves."""
@@ -167,6 +174,12 @@ class TransactionReader:
         return self._moved(event)
 
     def _table_map(self, event: bytes) -> Change | None:
+        self.table_map(event)
+        self._open = True  # also where the stream was opened inside a transaction
+        return None
+
+    def table_map(self, event: bytes) -> TableMap:
+        """Take note of a table map without opening a transaction."""
         key = event[ev.HEADER_LENGTH :]
         table_map = self._known_maps.get(key)
         if table_map is None:
@@ -174,8 +187,7 @@ class TransactionReader:
                 self._known_maps.clear()
             table_map = self._known_maps[key] = TableMap(event, mariadb=self._mariadb)
         self._maps[table_map.table_id] = table_map
-        self._open = True  # also where the stream was opened inside a transaction
-        return None
+        return table_map
 
     def _rows(self, event: bytes) -> Change | None:
         table_id = ev.table_id_of(event)
@@ -223,6 +235,11 @@ class TransactionReader:
         if len(event) >= at + 49 and event[at + 25] == 2:
             commit = int.from_bytes(event[at + 42 : at + 49], "little")
             self._committed_us = commit & ((1 << 55) - 1)
+        return None
+
+    def _tagged_gtid(self, event: bytes) -> Change | None:
+        self._gtid, self._committed_us = read_tagged(event)
+        self._standalone = True
         return None
 
     def _query(self, event: bytes) -> Change | None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 from pydantic import SecretStr
@@ -24,6 +25,7 @@ from config.settings import (
 )
 from config.tables import TableRules
 from replicator import daemon, tracking
+from replicator.binlog.ahead import AheadStream
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.stream import BinlogStream
 from replicator.daemon import Replicator
@@ -90,7 +92,7 @@ class Leg:
     # --- what is there -------------------------------------------------------------------
 
     def source_position(self) -> SourcePosition:
-        file, offset = self.source.query("SHOW MASTER STATUS")[0][:2]
+        file, offset = self.source.binlog_end()
         return SourcePosition(file, int(offset))
 
     def offset(self) -> tracking.Offset | None:
@@ -201,14 +203,18 @@ def crashing(
 
 def crawl(monkeypatch: pytest.MonkeyPatch) -> None:
     """One event a step: everything that happens between steps happens between any two events."""
-    original = BinlogStream.read
-    waiting: dict[int, list[bytes]] = {}
+    for kind in (AheadStream, BinlogStream):
+        monkeypatch.setattr(kind, "read", _one_at_a_time(kind.read))
+    monkeypatch.setattr(daemon, "STEP_SECONDS", 0.0)
 
-    def one(stream: BinlogStream, timeout: float) -> list[bytes]:
-        queue = waiting.setdefault(id(stream._connection), [])
+
+def _one_at_a_time(read: Callable[[Any, float], list[bytes]]) -> Callable[..., list[bytes]]:
+    waiting: WeakKeyDictionary[Any, list[bytes]] = WeakKeyDictionary()
+
+    def one(stream: Any, timeout: float) -> list[bytes]:
+        queue = waiting.setdefault(stream, [])
         if not queue:
-            queue += original(stream, timeout)
+            queue += read(stream, timeout)
         return [queue.pop(0)] if queue else []
 
-    monkeypatch.setattr(BinlogStream, "read", one)
-    monkeypatch.setattr(daemon, "STEP_SECONDS", 0.0)
+    return one

@@ -19,6 +19,7 @@ from config.errors import (
     SourceReset,
     UnknownEvent,
 )
+from replicator.binlog import stream as stream_module
 from replicator.binlog.events import EventType, with_header
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.stream import BinlogStream
@@ -26,6 +27,17 @@ from replicator.binlog.stream import BinlogStream
 from .hand_made import Log, artificial, format_description_body, with_checksum
 
 LIMIT = 0xFFFFFF
+
+
+@pytest.fixture(autouse=True, params=["compiled", "python"])
+def either_cut(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of this file over the compiled cutter and over Python's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "python":
+            patch.setattr(stream_module, "cut", None)
+        elif stream_module.cut is None:
+            pytest.skip("built without a compiler")
+        yield
 
 
 class Socket:

@@ -26,6 +26,9 @@ FILE = "bin.000001"
 class Wire:
     """The replica: takes every statement, or refuses the ones that it was told to."""
 
+    _sock = None
+    _next_seq_id = 0
+
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.refusal: Exception | None = None

@@ -17,13 +17,13 @@ from config.tables import TableRules
 from replicator import replica as rep
 from replicator import source as src
 from replicator import tracking
-from replicator.batch import binlog_statement
-from replicator.binlog.events import format_description_without_checksums
+from replicator.announce import announcement
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.stream import BinlogStream
 from replicator.reconcile import Reconciler
 from replicator.snapshot import TableCopier
 from replicator.statements import read_statements
+from replicator.throttle import Ceiling
 from replicator.tracking import Offset, execute, execute_bytes
 
 _RAW_SESSION = ("SET character_set_results=NULL", "SET time_zone='+00:00'")
@@ -42,6 +42,7 @@ class Session:
         self._closers: list[Any] = []
         self._positions: list[tuple[float, SourcePosition]] = []
         self._format_description = b""
+        self._ceiling = Ceiling(settings.replicator.copy_bytes_per_second)
         try:
             self._open()
         except BaseException:
@@ -79,6 +80,7 @@ class Session:
 
     def close(self) -> None:
         """Give everything back."""
+        self._ceiling.close()
         close_all(self._closers)
         self._closers.clear()
 
@@ -150,8 +152,9 @@ class Session:
     ) -> TableCopier:
         """A copier on connections of its own; `replica` learns the binlog's format."""
         tuning = self.settings.replicator
-        description = format_description_without_checksums(self._format_description)
-        execute_bytes(replica, binlog_statement(description))
+        mariadb = self.replica_identity.mariadb
+        for statement in announcement(self._format_description, mariadb=mariadb):
+            execute_bytes(replica, statement)
         return TableCopier(
             catalog,
             reader,
@@ -164,6 +167,7 @@ class Session:
             history=self.history(catalog),
             chunk_rows=tuning.copy_chunk_rows,
             lock=tuning.copy_lock == "short",
+            ceiling=self._ceiling,
         )
 
     def raw_source(self) -> Any:

@@ -1,48 +1,61 @@
-"""Copy a table from the source in primary-key chunks, without a lock, resumably.
+"""Copy tables from the source in primary-key chunks, without a lock, resumably.
 
-Left: a read-only connection to the source. Right: rows in a table on the replica,
-written as row events like everything else, with the copy's place in the same
+Left: read-only connections to the source. Right: rows in tables on the replica,
+written as row events like everything else, with each copy's place in the same
 transaction. What changes on the source meanwhile is not this module's business:
 it notes the window of positions (`low`, `high`) in which the chunks were read,
 and the stream reconciles the table with its events of that window.
 
 The hidden part of a window is the commit gap: a transaction is in the binlog
 before readers see it. InnoDB on MariaDB tells a snapshot's exact position; for
-anything else the window starts at a position that is old enough.
+anything else the window starts at a position that is old enough when reading begins:
+the wait for that falls behind the table's creation. A copy that another process has
+begun is read when the wait has passed since this copier was made.
+
+While a chunk is written, the next one is read already. That moves no position: `low`
+is from before the first read, `high` from behind the last, and what a transaction
+of ours commits is a chunk and the key that ends it, in the order of keys. A chunk
+that was read and not written is as if it had never been asked for.
+
+Small tables go in company: one look at the binlog's end before all of them and one
+behind, one snapshot, one catalog query, one transaction. Their windows are wider for
+it, never narrower.
 """
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pymysql
-from pymysql.cursors import SSCursor
 
 from config.connections import quote_mysql_identifier as quote
 from config.errors import CopyRefused, SchemaDrift
 from replicator import source as src
-from replicator.batch import binlog_statement
 from replicator.binlog.catalog import read_catalog
 from replicator.binlog.ddl import Dialect, Execute, decide
 from replicator.binlog.events import TableMap
 from replicator.binlog.position import SourcePosition
-from replicator.binlog.rowimage import RowImageEncoder, TableLayout, build_table_map, rows_event
-from replicator.binlog.schema import TableSchema, schemas_from_catalog
+from replicator.binlog.schema import schemas_from_catalog
+from replicator.chunks import Chunk, Key, TablePlan, Writer, statement_of
 from replicator.reconcile import Reconciler
-from replicator.tracking import CopyProgress, execute, execute_bytes, fetch, save_progress
-
-CHUNK_BYTES = 4 << 20
-"""Rows asked for at once are bounded by their expected size too."""
-_COPY_TABLE_ID = 0xFFFF_FFFF_FFE0
-_NO_SUCH_TABLE, _DEFINITION_CHANGED, _UNKNOWN_COLUMN, _DUPLICATE_KEY = 1146, 1412, 1054, 1062
-_KEY_TYPES = frozenset(
-    {"tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "char", "varchar"}
-    | {"binary", "varbinary", "date", "datetime"}
+from replicator.throttle import Ceiling
+from replicator.tracking import (
+    CopyProgress,
+    execute,
+    execute_bytes,
+    fetch,
+    save_progress,
+    save_progresses,
 )
+
+_NO_SUCH_TABLE, _DEFINITION_CHANGED, _UNKNOWN_COLUMN, _DUPLICATE_KEY = 1146, 1412, 1054, 1062
+_TABLE_EXISTS = 1050
 
 
 class TableGone(Exception):
@@ -53,8 +66,27 @@ class TableChanged(Exception):
     """The table's definition changed while it was copied: begin again."""
 
 
+@dataclass(slots=True)
+class _Read:
+    """A chunk that was read, and what its view says of it."""
+
+    chunk: Chunk
+    view: _View
+    high: SourcePosition | None
+    """The end of the window, where this is the last chunk."""
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """The chunk behind `key` of `target`, on its way."""
+
+    target: str
+    key: Key | None
+    read: Future[_Read]
+
+
 class TableCopier:
-    """Copies tables one chunk at a call.
+    """Copies tables one chunk at a call; for one thread, and one of its own that reads ahead.
 
     `catalog` and `reader` are two connections to the source: one for definitions, one
     that gives every value as the bytes it is stored in. `replica` writes no binlog.
@@ -74,6 +106,7 @@ class TableCopier:
         history: src.PositionHistory,
         chunk_rows: int,
         lock: bool,
+        ceiling: Ceiling | None = None,
     ) -> None:
         self.catalog = catalog
         self._reader = reader
@@ -82,25 +115,64 @@ class TableCopier:
         self._source_db = source_db
         self._replica_db = replica_db
         self._identity = identity
-        self._rows_v2 = not replica_identity.mariadb
+        self._writer = Writer(identity.server_id, 1 if replica_identity.mariadb else 2)
         self._history = history
         self._chunk_rows = chunk_rows
         self._lock = lock
-        self._plan: _Plan | None = None
+        self._ceiling = ceiling or Ceiling(0)
+        self._plan: TablePlan | None = None
+        self._ahead: _Ahead | None = None
+        self._born = time.monotonic()
+        self._ripe: dict[str, float] = {}
+        self._pool = ThreadPoolExecutor(1, "copy-reader")
+
+    def close(self) -> None:
+        """Read ahead no more; the connections are the caller's."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def sever(self) -> None:
+        """End what any thread waits for: its connections are cut, and not to be used again."""
+        self._ceiling.close()
+        for connection in (self.catalog, self._reader, self._replica):
+            stream = vars(connection).get("_sock")
+            with suppress(Exception):
+                stream.shutdown(socket.SHUT_RDWR)
+        self.close()
 
     # --- the target ----------------------------------------------------------------------
 
     def begin(self, table: src.SourceTable, target: str) -> CopyProgress:
         """Create the target, empty, with the source's definition; note where the window begins."""
-        exact = self._exact(table)
-        low = self._history.now() if exact else self._history.settled()
-        create = self._definition(table.name)
-        execute(self._replica, f"DROP TABLE IF EXISTS {quote(target)}")
-        execute(self._replica, self._create_on_replica(table.name, target, create))
-        progress = CopyProgress(target, table.name, low=low, expected=table.rows)
+        progress = self._create(table, target, self._low([table], [target]))
         save_progress(self._replica, progress)
         self._plan = None
         return progress
+
+    def _low(self, tables: Sequence[src.SourceTable], targets: Sequence[str]) -> SourcePosition:
+        """Where their windows begin; `_ripen` waits until their rows may be read."""
+        if all(self._exact(table) for table in tables):
+            low, ripe = self._history.now(), 0.0
+        else:
+            low, ripe = self._history.ripening()
+        self._ripe.update(dict.fromkeys(targets, ripe))
+        return low
+
+    def _ripen(self, table: src.SourceTable, target: str) -> None:
+        """Wait until all that stands before the window is seen by whoever reads."""
+        if not self._exact(table):
+            ripe = self._ripe.get(target, self._born + self._history.gap)
+            time.sleep(max(0.0, ripe - time.monotonic()))
+
+    def _create(self, table: src.SourceTable, target: str, low: SourcePosition) -> CopyProgress:
+        create = self._create_on_replica(table.name, target, self._definition(table.name))
+        try:
+            execute(self._replica, create)
+        except pymysql.OperationalError as error:
+            if error.args[0] != _TABLE_EXISTS:
+                raise
+            execute(self._replica, f"DROP TABLE IF EXISTS {quote(target)}")
+            execute(self._replica, create)
+        return CopyProgress(target, table.name, low=low, expected=table.rows)
 
     def begin_later(self) -> None:
         """The next window shall begin behind what has happened by now."""
@@ -141,75 +213,209 @@ class TableCopier:
             )
         return verdict.sql
 
+    # --- small tables in company ---------------------------------------------------------
+
+    def copy_small(self, tables: Sequence[src.SourceTable]) -> list[CopyProgress | Exception]:
+        """Begin tables that are about a chunk together at most, and copy each one's first chunk.
+
+        For each its progress, which `copy_chunk` continues where it is not complete, or
+        `TableGone` or `TableChanged`.
+        """
+        outcomes: dict[str, CopyProgress | Exception] = {}
+        low = self._low(tables, [table.name for table in tables])
+        for table in tables:
+            try:
+                outcomes[table.name] = self._create(table, table.name, low)
+            except TableGone as gone:
+                outcomes[table.name] = gone
+        catalog = read_catalog(
+            self._replica,
+            self._replica_db,
+            [name for name, one in outcomes.items() if isinstance(one, CopyProgress)],
+        )
+        plans = {
+            table.name: self._planned(table, catalog[table.name])
+            for table in tables
+            if table.name in catalog
+        }
+        alone = {table.name for table in tables if table.name in plans}
+        read: list[tuple[TablePlan, Chunk, CopyProgress]] = []
+        for exact in (True, False):
+            some = [t for t in tables if t.name in alone and self._exact(t) == exact]
+            some = [t for t in some if plans[t.name].chunked]
+            read += self._read_small(some, plans, outcomes)
+        self._write_small(read)
+        outcomes.update({after.target: after for _plan, _chunk, after in read})
+        begun = {after.target for _plan, _chunk, after in read}
+        rest = [one for one in outcomes.values() if isinstance(one, CopyProgress)]
+        save_progresses(self._replica, [one for one in rest if one.target not in begun])
+        return [outcomes[table.name] for table in tables]
+
+    def _read_small(
+        self,
+        tables: Sequence[src.SourceTable],
+        plans: dict[str, TablePlan],
+        outcomes: dict[str, CopyProgress | Exception],
+    ) -> list[tuple[TablePlan, Chunk, CopyProgress]]:
+        """Their first chunks out of one view; what fails is noted in `outcomes`."""
+        if not tables:
+            return []
+        chunks: dict[str, Chunk] = {}
+        self._ceiling.wait()
+        self._ripen(tables[0], tables[0].name)
+        with self._view(tables[0]) as view:
+            for table in tables:
+                try:
+                    chunks[table.name] = self._first_chunk(table, plans[table.name])
+                except (TableGone, TableChanged) as error:
+                    outcomes[table.name] = error
+            high = view.end(self._history)
+        whole = [name for name, chunk in chunks.items() if chunk.last]
+        now = {}
+        if view.position is not None:
+            now = schemas_from_catalog(self.catalog, self._source_db, whole)
+        done = []
+        for name, chunk in chunks.items():
+            progress = outcomes[name]
+            assert isinstance(progress, CopyProgress)
+            after = replace(progress, key=chunk.key, rows=chunk.rows)
+            if chunk.last and view.position is None:
+                after = replace(after, high=high)
+            elif chunk.last:
+                if name not in now or now[name].hash != plans[name].schema.hash:
+                    outcomes[name] = TableChanged(name)
+                    continue
+                after = replace(after, low=view.position, high=view.position)
+            done.append((plans[name], chunk, after))
+        return done
+
+    def _first_chunk(self, table: src.SourceTable, plan: TablePlan) -> Chunk:
+        with self._told(table, plan):
+            return plan.read_chunk(self._reader, None)
+
+    def _write_small(self, read: list[tuple[TablePlan, Chunk, CopyProgress]]) -> None:
+        """One transaction; where that fails over a key, each table in its own."""
+        if not read:
+            return
+        try:
+            execute(self._replica, "BEGIN")
+            for plan, chunk, _after in read:
+                self._apply(plan, chunk.events)
+            save_progresses(self._replica, [after for _plan, _chunk, after in read])
+            execute(self._replica, "COMMIT")
+        except pymysql.IntegrityError as error:
+            if error.args[0] != _DUPLICATE_KEY:
+                raise
+            execute(self._replica, "ROLLBACK")
+            for plan, chunk, after in read:
+                self._write(plan, chunk, after)
+
     # --- the rows ------------------------------------------------------------------------
 
     def copy_chunk(self, table: src.SourceTable, progress: CopyProgress) -> CopyProgress:
         """Copy the next chunk and save the place behind it; `complete` after the last."""
         if self._plan is None or self._plan.target != progress.target:
-            self._plan = _Plan(
-                self._replica, self._replica_db, table, progress.target, self._chunk_rows
-            )
+            catalog = read_catalog(self._replica, self._replica_db, [progress.target])
+            self._plan = self._planned(table, catalog[progress.target])
         try:
-            if self._plan.chunked:
-                return self._copy_next_keys(self._plan, table, progress)
-            return self._copy_whole(self._plan, table, progress)
-        except pymysql.MySQLError as error:
+            with self._told(table, self._plan):
+                if self._plan.chunked:
+                    return self._copy_next_keys(self._plan, table, progress)
+                return self._copy_whole(self._plan, table, progress)
+        except BaseException:
             self._plan = None
+            self._forget_ahead()
+            raise
+
+    def _planned(self, table: src.SourceTable, catalog: Any) -> TablePlan:
+        return TablePlan(catalog, table, self._writer, self._chunk_rows, self._ceiling)
+
+    @contextmanager
+    def _told(self, table: src.SourceTable, plan: TablePlan) -> Iterator[None]:
+        """Say of the source's answers what they mean for the table."""
+        try:
+            yield
+        except pymysql.MySQLError as error:
             code = error.args[0] if error.args else None
             if code == _NO_SUCH_TABLE:
                 raise TableGone(table.name) from None
             if code in (_DEFINITION_CHANGED, _UNKNOWN_COLUMN):
                 raise TableChanged(table.name) from None
             raise
+        except SchemaDrift:
+            if not self._same_shape(table, plan):
+                raise TableChanged(table.name) from None
+            raise
+
+    def _same_shape(self, table: src.SourceTable, plan: TablePlan) -> bool:
+        now = schemas_from_catalog(self.catalog, self._source_db, [table.name]).get(table.name)
+        return now is not None and now.hash == plan.schema.hash
 
     def _copy_next_keys(
-        self, plan: _Plan, table: src.SourceTable, progress: CopyProgress
+        self, plan: TablePlan, table: src.SourceTable, progress: CopyProgress
     ) -> CopyProgress:
-        with self._view(table) as view:
-            rows = plan.read_chunk(self._reader, progress.key)
-            last = len(rows) < plan.limit
-            high = view.end(self._history) if last else None
-        after = replace(
-            progress,
-            key=plan.key_of(rows[-1]) if rows else progress.key,
-            rows=progress.rows + len(rows),
-            high=high,
-        )
-        if last and progress.key is None and view.position is not None:
-            after = self._narrowed(table, after, view.position, plan)
-        self._write(plan, [rows], after)
-        plan.learn(rows)
+        read = self._next_chunk(plan, table, progress.key)
+        chunk = read.chunk
+        after = replace(progress, key=chunk.key, rows=progress.rows + chunk.rows, high=read.high)
+        if chunk.last and progress.key is None and read.view.position is not None:
+            after = self._narrowed(table, after, read.view.position, plan)
+        if not chunk.last:
+            self._ahead = _Ahead(
+                plan.target, chunk.key, self._pool.submit(self._read, plan, table, chunk.key)
+            )
+        self._write(plan, chunk, after)
         return after
 
+    def _next_chunk(self, plan: TablePlan, table: src.SourceTable, key: Key | None) -> _Read:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            read = ahead.read.result()
+            if (ahead.target, ahead.key) == (plan.target, key):
+                return read
+        return self._read(plan, table, key)
+
+    def _forget_ahead(self) -> None:
+        """Nothing reads any more."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            with suppress(Exception):
+                ahead.read.result()
+
+    def _read(self, plan: TablePlan, table: src.SourceTable, key: Key | None) -> _Read:
+        self._ceiling.wait()
+        self._ripen(table, plan.target)
+        with self._view(table) as view:
+            chunk = plan.read_chunk(self._reader, key)
+            return _Read(chunk, view, view.end(self._history) if chunk.last else None)
+
     def _copy_whole(
-        self, plan: _Plan, table: src.SourceTable, progress: CopyProgress
+        self, plan: TablePlan, table: src.SourceTable, progress: CopyProgress
     ) -> CopyProgress:
         locked = self._lock and not self._exact(table)
+        self._ripen(table, plan.target)
         if locked:
             execute(self.catalog, f"LOCK TABLES {quote(table.name)} READ")
         try:
             with self._view(table) as view:
-                count = [0]
-                after = self._write_whole(plan, table, progress, view, count, locked)
+                return self._write_whole(plan, table, progress, view, locked)
         finally:
             if locked:
                 execute(self.catalog, "UNLOCK TABLES")
-        return after
 
     def _write_whole(
         self,
-        plan: _Plan,
+        plan: TablePlan,
         table: src.SourceTable,
         progress: CopyProgress,
         view: _View,
-        count: list[int],
         locked: bool,
     ) -> CopyProgress:
+        rows = 0
         execute(self._replica, "BEGIN")
-        for rows in plan.read_all(self._reader):
-            count[0] += len(rows)
-            self._apply(plan, rows)
-        after = replace(progress, rows=count[0], high=view.end(self._history))
+        for chunk in self._one_ahead(plan.read_all(self._reader, paced=not locked)):
+            rows += chunk.rows
+            self._apply(plan, chunk.events)
+        after = replace(progress, rows=rows, high=view.end(self._history))
         if locked:
             after = replace(after, low=after.high)
         elif view.position is not None:
@@ -218,51 +424,55 @@ class TableCopier:
         execute(self._replica, "COMMIT")
         return after
 
+    def _one_ahead(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """The same, each read while the one before is worked on."""
+        waiting = self._pool.submit(next, chunks, None)
+        try:
+            while (chunk := waiting.result()) is not None:
+                waiting = self._pool.submit(next, chunks, None)
+                yield chunk
+        finally:
+            with suppress(Exception):
+                waiting.result()
+
     def _narrowed(
-        self, table: src.SourceTable, progress: CopyProgress, position: SourcePosition, plan: _Plan
+        self,
+        table: src.SourceTable,
+        progress: CopyProgress,
+        position: SourcePosition,
+        plan: TablePlan,
     ) -> CopyProgress:
         """One exact view held the whole table: its window is a point, unless its shape moved."""
-        now = schemas_from_catalog(self.catalog, self._source_db, [table.name]).get(table.name)
-        if now is None or now.hash != plan.schema.hash:
+        if not self._same_shape(table, plan):
             raise TableChanged(table.name)
         return replace(progress, low=position, high=position)
 
-    def _write(self, plan: _Plan, chunks: Sequence[list[Any]], after: CopyProgress) -> None:
+    def _write(self, plan: TablePlan, chunk: Chunk, after: CopyProgress) -> None:
         try:
-            self._write_once(plan, chunks, after, replacing=False)
+            self._write_once(plan, chunk, after, replacing=False)
         except pymysql.IntegrityError as error:
             if error.args[0] != _DUPLICATE_KEY:
                 raise
             # A second unique key moved between rows while chunks were read: the row that is
             # there is stale, and its own event in the window will set it right.
             execute(self._replica, "ROLLBACK")
-            self._write_once(plan, chunks, after, replacing=True)
+            self._write_once(plan, chunk, after, replacing=True)
             self._reconciler.finish(plan.target)
 
     def _write_once(
-        self, plan: _Plan, chunks: Sequence[list[Any]], after: CopyProgress, *, replacing: bool
+        self, plan: TablePlan, chunk: Chunk, after: CopyProgress, *, replacing: bool
     ) -> None:
         execute(self._replica, "BEGIN")
-        for rows in chunks:
-            if rows:
-                self._apply(plan, rows, replacing=replacing)
+        self._apply(plan, chunk.events, replacing=replacing)
         save_progress(self._replica, after)
         execute(self._replica, "COMMIT")
 
-    def _apply(self, plan: _Plan, rows: list[Any], *, replacing: bool = False) -> None:
-        for part in plan.images(rows):
-            event = rows_event(
-                _COPY_TABLE_ID,
-                plan.encoder.layout.width,
-                part,
-                timestamp=int(time.time()),
-                server_id=self._identity.server_id,
-                version=2 if self._rows_v2 else 1,
-            )
+    def _apply(self, plan: TablePlan, events: list[bytes], *, replacing: bool = False) -> None:
+        for event in events:
             if replacing:
                 self._reconciler.apply(plan.target, TableMap(plan.table_map), event)
             else:
-                execute_bytes(self._replica, binlog_statement(plan.table_map + event))
+                execute_bytes(self._replica, statement_of(plan.table_map, event))
 
     # --- read views ----------------------------------------------------------------------
 
@@ -291,89 +501,3 @@ class _View:
     def end(self, history: src.PositionHistory) -> SourcePosition:
         """A position that is not before anything that this view can have shown."""
         return self.position or history.now()
-
-
-class _Plan:
-    """How one table is read and written; made from the replica's catalog."""
-
-    def __init__(
-        self, replica: Any, database: str, table: src.SourceTable, target: str, chunk_rows: int
-    ) -> None:
-        self.target = target
-        layout = TableLayout.of(read_catalog(replica, database, [target])[target])
-        self.encoder = RowImageEncoder(layout)
-        self.table_map = build_table_map(_COPY_TABLE_ID, database, layout)
-        self.schema: TableSchema = schemas_from_catalog(replica, database, [target])[target]
-        self._rows_limit = chunk_rows
-        self.limit = self._limit(table.average_row_bytes)
-        self._table = quote(table.name)
-        self._select = f"SELECT {', '.join(self.encoder.select_list)} FROM {self._table}"
-        self._key = [self.schema.columns[i] for i in self.schema.primary_key]
-        names = [field.name for field in layout.fields]
-        self._key_index = [names.index(c.name) for c in self._key]
-        self.chunked = bool(self._key) and all(c.type.base in _KEY_TYPES for c in self._key)
-
-    def _limit(self, row_bytes: float) -> int:
-        return max(1, min(self._rows_limit, int(CHUNK_BYTES / max(row_bytes, 1.0))))
-
-    def learn(self, rows: list[Any]) -> None:
-        """Size the next chunk by this one's rows."""
-        if rows:
-            total = sum(len(v) for row in rows[:100] for v in row if v is not None)
-            self.limit = self._limit(total / min(len(rows), 100))
-
-    def read_chunk(self, reader: Any, after: tuple[str, ...] | None) -> list[Any]:
-        """The next `limit` rows in key order."""
-        names = [quote(c.name) for c in self._key]
-        where = f" WHERE {_behind(names, after)}" if after else ""
-        sql = f"{self._select}{where} ORDER BY {', '.join(names)} LIMIT {self.limit}"
-        return fetch(reader, sql)
-
-    def read_all(self, reader: Any) -> Iterator[list[Any]]:
-        """All rows in pieces, streamed."""
-        with reader.cursor(SSCursor) as cursor:
-            cursor.execute(self._select)
-            while rows := cursor.fetchmany(self.limit):
-                yield list(rows)
-
-    def key_of(self, row: Sequence[bytes | None]) -> tuple[str, ...]:
-        """A row's primary key as SQL literals."""
-        return tuple(
-            _literal(column.type.base, column.type.charset, row[index])
-            for column, index in zip(self._key, self._key_index, strict=True)
-        )
-
-    def images(self, rows: list[Any]) -> Iterator[list[bytes]]:
-        """Row images in parts that fit a statement."""
-        part: list[bytes] = []
-        size = 0
-        for row in rows:
-            image = self.encoder.encode(row)
-            part.append(image)
-            size += len(image)
-            if size > CHUNK_BYTES:
-                yield part
-                part, size = [], 0
-        if part:
-            yield part
-
-
-def _behind(names: list[str], after: tuple[str, ...]) -> str:
-    """The rows behind a key, in a form that an index can serve."""
-    terms = []
-    for depth in range(len(names)):
-        equal = [f"{n} = {v}" for n, v in zip(names[:depth], after[:depth], strict=True)]
-        terms.append(" AND ".join([*equal, f"{names[depth]} > {after[depth]}"]))
-    bound = f"{names[0]} >= {after[0]} AND " if len(names) > 1 else ""
-    return f"{bound}({' OR '.join(terms)})"
-
-
-def _literal(base: str, charset: str | None, value: bytes | None) -> str:
-    if value is None:
-        raise SchemaDrift("a primary key holds NULL", hint="Report the table's definition.")
-    if base in ("char", "varchar"):
-        return f"_{charset} x'{value.hex()}'"
-    if base in ("binary", "varbinary"):
-        return f"x'{value.hex()}'"
-    text = value.decode("ascii")
-    return f"'{text}'" if base in ("date", "datetime") else text

@@ -5,6 +5,7 @@ Left: a read-only connection. Right: plain values. Nothing here writes or locks.
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -134,6 +135,9 @@ class PositionHistory:
     window that starts at a position at least `gap` seconds old does not miss one.
     """
 
+    _lock = threading.Lock()
+    """Over the samples, which histories on several threads share."""
+
     def __init__(
         self,
         connection: Any,
@@ -150,8 +154,27 @@ class PositionHistory:
     def now(self) -> SourcePosition:
         """The binlog's end, remembered."""
         position = current_position(self._connection, self._identity)
-        self._samples.append((time.monotonic(), position))
+        with self._lock:
+            self._samples.append((time.monotonic(), position))
         return position
+
+    @property
+    def gap(self) -> float:
+        """Seconds after which readers surely see what stands before a position."""
+        return self._gap
+
+    def ripening(self) -> tuple[SourcePosition, float]:
+        """A remembered end, and the moment (`time.monotonic`) from which its readers may begin.
+
+        The newest end for which that moment has come; else the one for which it comes first.
+        """
+        self.now()
+        with self._lock:
+            limit = time.monotonic() - self._gap
+            old = [sample for sample in self._samples if sample[0] <= limit]
+            del self._samples[: len(old) - 1]
+            when, position = old[-1] if old else min(self._samples)
+        return position, when + self._gap
 
     def forget(self) -> None:
         """The next settled position shall not be from before this moment."""
@@ -159,11 +182,6 @@ class PositionHistory:
 
     def settled(self) -> SourcePosition:
         """The newest remembered end that is old enough, waiting for one where there is none."""
-        self.now()
-        while True:
-            limit = time.monotonic() - self._gap
-            old = [(when, p) for when, p in self._samples if when <= limit]
-            if old:
-                del self._samples[: len(old) - 1]
-                return old[-1][1]
-            time.sleep(max(0.0, self._samples[0][0] - limit))
+        position, ripe = self.ripening()
+        time.sleep(max(0.0, ripe - time.monotonic()))
+        return position

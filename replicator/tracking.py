@@ -9,7 +9,7 @@ All functions take a connection and leave commits to the caller.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -260,6 +260,24 @@ def set_state(
     )
 
 
+def set_states(connection: Any, state: str, tables: Iterable[str] | Mapping[str, int]) -> None:
+    """Set the state of many tables at once; their copied rows too where a mapping has them."""
+    rows = tables if isinstance(tables, Mapping) else dict.fromkeys(tables, 0)
+    counted = " rows_extracted=VALUES(rows_extracted)," if isinstance(tables, Mapping) else ""
+    if not rows:
+        return
+    now = utc_now()
+    execute(
+        connection,
+        "INSERT INTO etl_extract_status"
+        " (table_name, last_extracted, rows_extracted, extraction_status)"
+        f" VALUES {','.join(['(%s,%s,%s,%s)'] * len(rows))} ON DUPLICATE KEY UPDATE"
+        f" last_extracted=VALUES(last_extracted),{counted}"
+        " extraction_status=VALUES(extraction_status)",
+        [value for table, count in rows.items() for value in (table, now, count, state)],
+    )
+
+
 def touch_tables(connection: Any, tables: Iterable[str]) -> None:
     """Note that changes of these tables have been applied."""
     now = utc_now()
@@ -305,24 +323,35 @@ def copy_progresses(connection: Any) -> dict[str, CopyProgress]:
 
 def save_progress(connection: Any, progress: CopyProgress) -> None:
     """Write a copy's place; in the transaction of the chunk that it counts."""
-    low, high = progress.low, progress.high
+    save_progresses(connection, [progress])
+
+
+def save_progresses(connection: Any, progresses: Sequence[CopyProgress]) -> None:
+    """Write the places of several copies at once."""
+    if not progresses:
+        return
+    values = ",".join(["(%s,%s,%s,%s,%s,%s,%s,%s,%s)"] * len(progresses))
     execute(
         connection,
         "REPLACE INTO etl_copy_progress (target_table, source_table, low_file, low_position,"
-        " high_file, high_position, copy_key, rows_copied, rows_expected)"
-        " VALUES (%s,%s,%s,%s,%s,%s,%s,%s,%s)",
-        [
-            progress.target,
-            progress.source,
-            low and low.file,
-            low and low.offset,
-            high and high.file,
-            high and high.offset,
-            None if progress.key is None else json.dumps(progress.key),
-            progress.rows,
-            progress.expected,
-        ],
+        f" high_file, high_position, copy_key, rows_copied, rows_expected) VALUES {values}",
+        [value for progress in progresses for value in _progress_values(progress)],
     )
+
+
+def _progress_values(progress: CopyProgress) -> list[object]:
+    low, high = progress.low, progress.high
+    return [
+        progress.target,
+        progress.source,
+        low and low.file,
+        low and low.offset,
+        high and high.file,
+        high and high.offset,
+        None if progress.key is None else json.dumps(progress.key),
+        progress.rows,
+        progress.expected,
+    ]
 
 
 def forget_progress(connection: Any, target: str) -> None:

@@ -39,7 +39,7 @@ class Log:
 
     def mark(self) -> None:
         """Later events only."""
-        self.file, self.at = self.database.query("SHOW MASTER STATUS")[0][:2]
+        self.file, self.at = self.database.binlog_end()
 
     def events(self) -> list[bytes]:
         """Events since the mark, without checksums."""
@@ -59,7 +59,8 @@ class Log:
         found = []
         for event in self.events():
             if event[4] == EventType.TABLE_MAP:
-                maps[table_id_of(event)] = parse_table_map(event)
+                mariadb = not self.database.server.installation.is_mysql
+                maps[table_id_of(event)] = parse_table_map(event, mariadb=mariadb)
             elif event[4] in ROWS_EVENTS:
                 table_map = maps[table_id_of(event)]
                 if table_map.database == self.database.name:
@@ -98,10 +99,22 @@ def raw_rows(
 def apply(database: MySQLDatabase, *events: bytes) -> None:
     """Send events through BINLOG, the server's own format description before them."""
     first = base64.b64encode(Log(database).format_description()).decode()
-    text = base64.b64encode(b"".join(events)).decode()
+    mysql = database.server.installation.is_mysql
+    text = base64.b64encode(b"".join(map(as_v2, events) if mysql else events)).decode()
     with closing(database.connect()) as connection, connection.cursor() as cursor:
         cursor.execute(f"BINLOG '{first}'")
+        if mysql:
+            cursor.execute("SET SESSION gtid_next = 'AUTOMATIC'")
         cursor.execute(f"BINLOG '{text}'")
+
+
+def as_v2(event: bytes) -> bytes:
+    """A rows event of version 1 as MySQL takes it; any other event as it is."""
+    if not EventType.WRITE_ROWS_V1 <= event[4] <= EventType.DELETE_ROWS_V1:
+        return event
+    length = (len(event) + 2).to_bytes(4, "little")
+    kind = bytes([event[4] + EventType.WRITE_ROWS - EventType.WRITE_ROWS_V1])
+    return event[:4] + kind + event[5:9] + length + event[13:27] + b"\2\0" + event[27:]
 
 
 def copy_rows(database: MySQLDatabase, source: str, target: str) -> list[bytes]:

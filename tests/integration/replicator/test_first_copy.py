@@ -12,6 +12,7 @@ from config.errors import CopyRefused
 from replicator import source as src
 from replicator.snapshot import TableCopier
 from replicator.tracking import CopyProgress
+from tests.numbers import numbers
 
 from .conftest import NewLeg
 from .leg import Crash, Leg, crashing
@@ -54,7 +55,7 @@ def filled(leg: Leg, engine: str, rows: int = 10) -> None:
         f" ENGINE={engine}"
     )
     leg.source.execute(
-        f"INSERT INTO patient SELECT seq * 10, seq, CONCAT('w', seq) FROM seq_1_to_{rows}"
+        f"INSERT INTO patient SELECT seq * 10, seq, CONCAT('w', seq) FROM {numbers(1, rows)}"
     )
 
 
@@ -215,7 +216,7 @@ def test_keys_of_every_kind_are_walked_in_chunks(
     tables = {name.replace(" ", "_").replace("-", "_"): made for name, made in KEYS.items()}
     for table, (columns, select) in tables.items():
         leg.source.execute(f"CREATE TABLE `{table}` ({columns}) ENGINE={engine}")
-        leg.source.execute(f"INSERT INTO `{table}` {select} FROM seq_1_to_10")
+        leg.source.execute(f"INSERT INTO `{table}` {select} FROM {numbers(1, 10)}")
         between_chunks(
             monkeypatch,
             table,
@@ -224,7 +225,7 @@ def test_keys_of_every_kind_are_walked_in_chunks(
                 f"DELETE FROM `{table}` LIMIT 2",
                 f"DELETE FROM `{table}` ORDER BY a DESC LIMIT 2",
             ),
-            doing(leg, f"INSERT IGNORE INTO `{table}` {select} FROM seq_1_to_12"),
+            doing(leg, f"INSERT IGNORE INTO `{table}` {select} FROM {numbers(1, 12)}"),
         )
     leg.catch_up()
     leg.assert_exact()
@@ -233,7 +234,7 @@ def test_keys_of_every_kind_are_walked_in_chunks(
 
 def keyless(leg: Leg, engine: str) -> None:
     leg.source.execute(f"CREATE TABLE tally (word VARCHAR(9), n INT) ENGINE={engine}")
-    leg.source.execute("INSERT INTO tally SELECT 'x', seq % 3 FROM seq_1_to_30")
+    leg.source.execute(f"INSERT INTO tally SELECT 'x', seq % 3 FROM {numbers(1, 30)}")
     leg.source.execute("CREATE TABLE able (id INT PRIMARY KEY)")
 
 

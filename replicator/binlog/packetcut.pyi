@@ -1,0 +1,3 @@
+"""The compiled packet walk; see packetcut.pyx."""
+
+def cut(buffer: bytearray, start: int, end: int, sequence: int) -> tuple[int, int, int]: ...

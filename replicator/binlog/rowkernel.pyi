@@ -1,0 +1,14 @@
+"""The compiled row encoder; see rowkernel.pyx."""
+
+from collections.abc import Callable
+
+class RowKernel:
+    def __init__(
+        self,
+        table: str,
+        plan: list[tuple[str, int, int, int, int, int, Callable[[bytes], bytes]]],
+        hidden_hashes: int,
+    ) -> None: ...
+    def encode(self, block: bytes, head: bytes) -> tuple[bytes, int, int]: ...
+
+def binlog_statement(events: list[bytes]) -> bytes: ...

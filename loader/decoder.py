@@ -1,6 +1,6 @@
-"""Choose the row decoder: the compiled kernel where it was built, else Python's.
+"""Choose the row decoder and the fold: the compiled ones where they were built, else Python's.
 
-Both give the same row changes, byte for byte; the kernel is a hundred times as fast.
+Both give the same, byte for byte; the compiled ones are a hundred times as fast.
 An install without a C compiler has no kernel and works.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Literal
 
 from config.errors import ConfigError
-from loader.rows import PythonDecoder, RowDecoder
+from loader.fold import Fold, KeylessFold, PythonFold
+from loader.rows import PythonDecoder, RowDecoder, TablePlan
 
 Choice = Literal["auto", "kernel", "python"]
 
@@ -25,6 +26,21 @@ def best_decoder(choice: Choice = "auto") -> RowDecoder:
             raise ConfigError("the row kernel was not built", hint=BUILD_HINT) from error
         return PythonDecoder()
     return KernelDecoder()
+
+
+def new_fold(plan: TablePlan, choice: Choice = "auto") -> Fold | KeylessFold:
+    """An empty fold for a table's changes under `plan`."""
+    if not plan.key:
+        return KeylessFold(plan, best_decoder(choice))
+    if choice == "python":
+        return PythonFold(plan, PythonDecoder())
+    try:
+        from loader.kernel_fold import KernelFold  # noqa: PLC0415 - may not have been built
+    except ImportError as error:
+        if choice == "kernel":
+            raise ConfigError("the row kernel was not built", hint=BUILD_HINT) from error
+        return PythonFold(plan, PythonDecoder())
+    return KernelFold(plan)
 
 
 def is_compiled() -> bool:

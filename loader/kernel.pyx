@@ -18,7 +18,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free
 from cpython.object cimport PyTypeObject
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_INCREF, PyObject
 from cpython.tuple cimport PyTuple_SET_ITEM
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
@@ -30,9 +30,9 @@ from loader.copytext cimport (
     put_utf8,
 )
 
-from loader import charsets, rows, types, wire
+from loader.fence cimport fence, unfence
 
-ctypedef unsigned char u8
+from loader import charsets, rows, types, wire
 
 cdef extern from "Python.h":
     object PyType_GenericAlloc(PyTypeObject *kind, Py_ssize_t length)
@@ -40,34 +40,6 @@ cdef extern from "Python.h":
         double number, char form, int precision, int flags, int *kind
     ) except NULL
     const int Py_DTSF_ADD_DOT_0
-
-cdef extern from *:
-    """
-    #include <stdlib.h>
-    #include <string.h>
-    /* Built with KERNEL_FENCED, events are read from a copy without a byte behind it, so
-       that AddressSanitizer sees what a bytes object's closing NUL would hide. */
-    #ifdef KERNEL_FENCED
-    static const unsigned char *kernel_fence(const char *data, size_t size) {
-        void *copy = malloc(size ? size : 1);
-        return copy ? memcpy(copy, data, size) : NULL;
-    }
-    static void kernel_unfence(const unsigned char *data) { free((void *)data); }
-    #else
-    static const unsigned char *kernel_fence(const char *data, size_t size) {
-        (void)size;
-        return (const unsigned char *)data;
-    }
-    static void kernel_unfence(const unsigned char *data) { (void)data; }
-    #endif
-    """
-    const u8 *fence "kernel_fence"(const char *data, size_t size)
-    void unfence "kernel_unfence"(const u8 *data)
-
-cdef enum Operation:  # as in rows, and in the order of the event types
-    INSERT
-    UPDATE
-    DELETE
 
 cdef object RowChange = rows.RowChange
 cdef PyTypeObject *ROW_CHANGE = <PyTypeObject *>rows.RowChange
@@ -79,65 +51,8 @@ cdef Py_ssize_t KEPT_ROOM = 1 << 20
 """A larger buffer is given back after the event that needed it."""
 cdef int KEPT_PLANS = 512
 
-cdef enum Kind:
-    BY_READER  # whatever the Python reader does
-    INTEGER
-    YEAR
-    FLOAT
-    DOUBLE
-    DECIMAL
-    BIT
-    DATE
-    DATETIME2
-    TIMESTAMP2
-    TIME2
-    OLD_DATETIME
-    OLD_TIMESTAMP
-    OLD_TIME
-    ENUM
-    SET
-    UTF8
-    MAPPED
-    BYTES
 
-
-cdef struct Member:
-    const char *text
-    Py_ssize_t length
-
-
-cdef struct Column:
-    Kind kind
-    Py_ssize_t fixed  # bytes of the value; where 0, a length of `prefix` bytes comes before it
-    Py_ssize_t prefix
-    int first  # what the kind needs to know: signed, fsp, precision, digits, ASCII only, padding
-    int second  # scale
-    Py_ssize_t room  # most bytes of text of a value with a fixed length
-    const u8 *table  # of a single-byte character set
-    Member *members  # of ENUM and SET
-    Py_ssize_t count
-    bint wanted  # is it part of what tells rows apart?
-
-
-cdef struct Span:
-    Py_ssize_t start
-    Py_ssize_t end  # below start: NULL
-
-
-# One image as COPY text, and where in it each column stands.
-cdef struct Text:
-    u8 *data
-    Py_ssize_t used
-    Py_ssize_t room
-    Span *spans
-
-
-cdef struct Source:
-    const u8 *data
-    Py_ssize_t size
-
-
-cdef int reserve(Text *text, Py_ssize_t more) except -1:
+cdef int reserve(Text *text, Py_ssize_t more) except -1 nogil:
     """Make room for `more` bytes."""
     cdef Py_ssize_t room
     cdef void *grown
@@ -146,7 +61,8 @@ cdef int reserve(Text *text, Py_ssize_t more) except -1:
     room = text.used + more + text.room // 2 + 256
     grown = realloc(text.data, room)
     if grown == NULL:
-        raise MemoryError
+        with gil:
+            raise MemoryError
     text.data = <u8 *>grown
     text.room = room
     return 0
@@ -174,19 +90,6 @@ cdef object change(int operation, object key, object row, tuple faults):
 @cython.final
 cdef class CompiledPlan:
     """A table's columns as the kernel reads them."""
-
-    cdef object plan
-    cdef tuple readers
-    cdef list kept  # what pointers in `columns` point into
-    cdef Column *columns
-    cdef Py_ssize_t visible  # columns with a reader
-    cdef Py_ssize_t width  # columns in the image
-    cdef Py_ssize_t bitmap
-    cdef Py_ssize_t *key
-    cdef Py_ssize_t key_length
-    cdef Py_ssize_t behind_key  # columns from here on are not part of the key
-    cdef Py_ssize_t room  # for the text of all values with a fixed length, and what is between
-    cdef bint foreign  # no table of a server's has such columns
 
     def __cinit__(self, plan):
         self.plan = plan
@@ -309,23 +212,25 @@ cdef class CompiledPlan:
         return 0
 
     cdef int take(
-        self, bytes event, Source *source, int operation, Text *old, Text *new, list changes
+        self, Source *source, int operation, Text *old, Text *new, list changes
     ) except -1:
         """Append the event's changes."""
-        cdef Py_ssize_t at = self.body(event, source, operation)
+        cdef Py_ssize_t at = self.body(source, operation)
         cdef list faults = []
         cdef list ignored = []
         if at > source.size:
             raise IndexError
         while at < source.size:
             if operation != INSERT:
-                at = self.key_only(event, source, at, old, ignored)
+                source.faults = <PyObject *>ignored
+                at = self.key_only(source, at, old)
                 if operation == DELETE:
                     changes.append(change(DELETE, self.key_text(old), None, NO_FAULTS))
                     continue
                 if at == source.size:
                     raise IndexError
-            at = self.whole(event, source, at, new, faults)
+            source.faults = <PyObject *>faults
+            at = self.whole(source, at, new)
             if operation == INSERT:
                 changes.append(self.written(INSERT, new, faults))
             elif self.same_key(old, new):
@@ -342,48 +247,57 @@ cdef class CompiledPlan:
         cdef bytes key = self.key_text(text) if self.key_length else row
         return change(operation, key, row, tuple(faults) if faults else NO_FAULTS)
 
-    cdef Py_ssize_t body(self, bytes event, Source *source, int operation) except -1:
+    cdef Py_ssize_t body(self, Source *source, int operation) except -1 nogil:
         """The first image's offset; where anything is unusual Python looks, and says what."""
         cdef Py_ssize_t at = BODY
         cdef Py_ssize_t bitmaps
-        cdef Py_ssize_t place
-        cdef Py_ssize_t bit
         if source.data[4] >= 30:
             if source.size < BODY + 2:
-                return rows.PythonDecoder._body(event, self.plan, operation)
+                with gil:
+                    return rows.PythonDecoder._body(<object>source.event, self.plan, operation)
             at += <Py_ssize_t>little(source.data + at, 2)
-        for bitmaps in range(2 if operation == UPDATE else 1):
-            bit = at + 1 + bitmaps * self.bitmap
-            if bit + self.bitmap > source.size or source.data[at] != self.width or self.width > 250:
-                return rows.PythonDecoder._body(event, self.plan, operation)
+        bitmaps = 2 if operation == UPDATE else 1
+        if not self.complete(source, at, bitmaps):
+            with gil:
+                return rows.PythonDecoder._body(<object>source.event, self.plan, operation)
+        return at + 1 + bitmaps * self.bitmap
+
+    cdef bint complete(self, Source *source, Py_ssize_t at, Py_ssize_t bitmaps) noexcept nogil:
+        """Is the table's width at `at`, and then bitmaps that name every column?"""
+        cdef Py_ssize_t bit = at + 1
+        cdef Py_ssize_t place
+        if self.width > 250 or bit + bitmaps * self.bitmap > source.size:
+            return False
+        if source.data[at] != self.width:
+            return False
+        for _ in range(bitmaps):
             for place in range(self.width // 8):
                 if source.data[bit + place] != 0xFF:
-                    return rows.PythonDecoder._body(event, self.plan, operation)
+                    return False
             for place in range(self.width & ~7, self.width):
                 if not source.data[bit + (place >> 3)] >> (place & 7) & 1:
-                    return rows.PythonDecoder._body(event, self.plan, operation)
-        return at + 1 + (2 if operation == UPDATE else 1) * self.bitmap
+                    return False
+            bit += self.bitmap
+        return True
 
-    cdef Py_ssize_t behind(self, Column *column, Source *source, Py_ssize_t at) except -1:
+    cdef Py_ssize_t behind(self, Column *column, Source *source, Py_ssize_t at) except -1 nogil:
         """The offset behind a value that is not read, which is at most the event's end."""
         cdef uint64_t length = <uint64_t>column.fixed
         if not column.fixed:
             if source.size - at < column.prefix:
-                raise IndexError
+                return cut_short()
             length = little(source.data + at, column.prefix)
             at += column.prefix
         if <uint64_t>(source.size - at) < length:
-            raise IndexError
+            return cut_short()
         return at + <Py_ssize_t>length
 
-    cdef Py_ssize_t whole(
-        self, bytes event, Source *source, Py_ssize_t at, Text *text, list faults
-    ) except -1:
+    cdef Py_ssize_t whole(self, Source *source, Py_ssize_t at, Text *text) except -1 nogil:
         """Write the image at `at`; the offset behind it."""
         cdef Py_ssize_t nulls = at
         cdef Py_ssize_t index
         if source.size - at < self.bitmap:
-            raise IndexError
+            return cut_short()
         at += self.bitmap
         text.used = 0
         reserve(text, self.room)
@@ -394,22 +308,20 @@ cdef class CompiledPlan:
             if source.data[nulls + (index >> 3)] >> (index & 7) & 1:
                 put_null(text, index)
             else:
-                at = self.field(index, event, source, at, text, faults)
+                at = self.field(index, source, at, text)
         for index in range(self.visible, self.width):
             if not source.data[nulls + (index >> 3)] >> (index & 7) & 1:
                 at = self.behind(&self.columns[index], source, at)
         return at
 
-    cdef Py_ssize_t key_only(
-        self, bytes event, Source *source, Py_ssize_t at, Text *text, list faults
-    ) except -1:
+    cdef Py_ssize_t key_only(self, Source *source, Py_ssize_t at, Text *text) except -1 nogil:
         """Write the key columns of the image at `at`, in column order; the offset behind it."""
         cdef Py_ssize_t nulls = at
         cdef Py_ssize_t index
         if not self.key_length:
-            return self.whole(event, source, at, text, faults)
+            return self.whole(source, at, text)
         if source.size - at < self.bitmap:
-            raise IndexError
+            return cut_short()
         at += self.bitmap
         text.used = 0
         reserve(text, self.room)
@@ -418,21 +330,22 @@ cdef class CompiledPlan:
                 if self.columns[index].wanted:
                     put_null(text, index)
             elif self.columns[index].wanted:
-                at = self.field(index, event, source, at, text, faults)
+                at = self.field(index, source, at, text)
             else:
                 at = self.behind(&self.columns[index], source, at)
         return at
 
     cdef Py_ssize_t field(
-        self, Py_ssize_t index, bytes event, Source *source, Py_ssize_t at, Text *text, list faults
-    ) except -1:
+        self, Py_ssize_t index, Source *source, Py_ssize_t at, Text *text
+    ) except -1 nogil:
         """Write one value; the offset behind it. There is room for what is fixed in length."""
         cdef Column *column = &self.columns[index]
         cdef Py_ssize_t behind = self.behind(column, source, at)
         cdef Py_ssize_t start = text.used
         cdef u8 *to
         if column.kind == BY_READER:
-            return self.by_reader(index, event, source, at, text, faults)
+            with gil:
+                return self.by_reader(index, source, at, text)
         if column.fixed:
             to = put_fixed(column, source.data + at, text.data + start)
         else:
@@ -442,19 +355,20 @@ cdef class CompiledPlan:
             )
             at -= column.prefix
         if to == NULL:
-            return self.by_reader(index, event, source, at, text, faults)
+            with gil:
+                return self.by_reader(index, source, at, text)
         text.used = to - text.data
         text.spans[index].start = start
         text.spans[index].end = text.used
         return behind
 
     cdef Py_ssize_t by_reader(
-        self, Py_ssize_t index, bytes event, Source *source, Py_ssize_t at, Text *text, list faults
+        self, Py_ssize_t index, Source *source, Py_ssize_t at, Text *text
     ) except -1:
         """Write a value with its column's Python reader, which also notes what is at fault."""
         cdef Py_ssize_t behind
         cdef bytes value
-        value, behind = self.readers[index](event, at, faults)
+        value, behind = self.readers[index](<object>source.event, at, <object>source.faults)
         if behind > source.size:
             raise IndexError
         if value is None:
@@ -467,30 +381,26 @@ cdef class CompiledPlan:
         text.spans[index].end = text.used
         return behind
 
-    cdef bint has_key(self, Text *text) noexcept:
+    cdef bint has_key(self, Text *text) noexcept nogil:
         cdef Py_ssize_t place
         for place in range(self.key_length):
             if text.spans[self.key[place]].end < text.spans[self.key[place]].start:
                 return False
         return True
 
-    cdef bytes key_text(self, Text *text):
-        """The key's columns in key order; None where one is NULL. Without a key, the row."""
+    cdef Py_ssize_t key_size(self, Text *text) noexcept nogil:
+        """Bytes of the key's text; `has_key` must hold."""
+        cdef Py_ssize_t place
+        cdef Py_ssize_t total = self.key_length - 1
+        for place in range(self.key_length):
+            total += text.spans[self.key[place]].end - text.spans[self.key[place]].start
+        return total
+
+    cdef void put_key(self, Text *text, u8 *to) noexcept nogil:
+        """Write the key's columns in key order, `key_size` bytes."""
         cdef Py_ssize_t place
         cdef Py_ssize_t length
-        cdef Py_ssize_t total = self.key_length - 1
         cdef Span *span
-        cdef bytes made
-        cdef char *to
-        if not self.key_length:
-            return whole_text(text)
-        if not self.has_key(text):
-            return None
-        for place in range(self.key_length):
-            span = &text.spans[self.key[place]]
-            total += span.end - span.start
-        made = PyBytes_FromStringAndSize(NULL, total)
-        to = PyBytes_AS_STRING(made)
         for place in range(self.key_length):
             if place:
                 to[0] = 9
@@ -499,9 +409,19 @@ cdef class CompiledPlan:
             length = span.end - span.start
             memcpy(to, text.data + span.start, length)
             to += length
+
+    cdef bytes key_text(self, Text *text):
+        """The key's columns in key order; None where one is NULL. Without a key, the row."""
+        cdef bytes made
+        if not self.key_length:
+            return whole_text(text)
+        if not self.has_key(text):
+            return None
+        made = PyBytes_FromStringAndSize(NULL, self.key_size(text))
+        self.put_key(text, <u8 *>PyBytes_AS_STRING(made))
         return made
 
-    cdef bint same_key(self, Text *one, Text *other) noexcept:
+    cdef bint same_key(self, Text *one, Text *other) noexcept nogil:
         """Is it the same row to PostgreSQL? Rows without a key are never so."""
         cdef Py_ssize_t place
         cdef Py_ssize_t length
@@ -522,7 +442,13 @@ cdef class CompiledPlan:
         return True
 
 
-cdef inline void put_null(Text *text, Py_ssize_t index) noexcept:
+cdef Py_ssize_t cut_short() except -1 nogil:
+    """The event ends before what its table map promises."""
+    with gil:
+        raise IndexError
+
+
+cdef inline void put_null(Text *text, Py_ssize_t index) noexcept nogil:
     """There is room: each column has at least two bytes of it."""
     text.data[text.used] = 92
     text.data[text.used + 1] = 78
@@ -531,7 +457,7 @@ cdef inline void put_null(Text *text, Py_ssize_t index) noexcept:
     text.used += 2
 
 
-cdef u8 *put_fixed(Column *column, const u8 *at, u8 *to) except? NULL:
+cdef u8 *put_fixed(Column *column, const u8 *at, u8 *to) except? NULL nogil:
     """A value with a fixed length; NULL without an exception where it has no text."""
     cdef Kind kind = column.kind
     cdef float single
@@ -573,21 +499,22 @@ cdef u8 *put_fixed(Column *column, const u8 *at, u8 *to) except? NULL:
     return NULL
 
 
-cdef u8 *put_number(u8 *to, double number) except NULL:
+cdef u8 *put_number(u8 *to, double number) except NULL nogil:
     """A double as `repr` writes it."""
     cdef u8 *behind = put_double(to, number)
     cdef char *text
     cdef size_t length
     if behind != NULL:
         return behind
-    text = PyOS_double_to_string(number, 114, 0, Py_DTSF_ADD_DOT_0, NULL)
-    length = strlen(text)
-    memcpy(to, text, length)
-    PyMem_Free(text)
+    with gil:
+        text = PyOS_double_to_string(number, 114, 0, Py_DTSF_ADD_DOT_0, NULL)
+        length = strlen(text)
+        memcpy(to, text, length)
+        PyMem_Free(text)
     return to + length
 
 
-cdef inline u8 *put_enum(Column *column, uint64_t number, u8 *to) noexcept:
+cdef inline u8 *put_enum(Column *column, uint64_t number, u8 *to) noexcept nogil:
     cdef Member *member
     if number == 0:
         return to
@@ -598,7 +525,7 @@ cdef inline u8 *put_enum(Column *column, uint64_t number, u8 *to) noexcept:
     return to + member.length
 
 
-cdef inline u8 *put_set(Column *column, uint64_t chosen, u8 *to) noexcept:
+cdef inline u8 *put_set(Column *column, uint64_t chosen, u8 *to) noexcept nogil:
     cdef Py_ssize_t place
     cdef u8 *start = to
     for place in range(min(column.count, 64)):
@@ -614,7 +541,7 @@ cdef inline u8 *put_set(Column *column, uint64_t chosen, u8 *to) noexcept:
 cdef u8 *put_string(
     Column *column, const u8 *at, Py_ssize_t length, Py_ssize_t readable, Text *text,
     Py_ssize_t room,
-) except? NULL:
+) except? NULL nogil:
     """A value of any length behind what `text` holds, and `room` left behind it."""
     cdef Py_ssize_t padding
     if column.kind == UTF8:
@@ -630,7 +557,7 @@ cdef u8 *put_string(
     return put_bytea(text.data + text.used, at, length, padding)
 
 
-cdef inline u8 *put_bytea(u8 *to, const u8 *at, Py_ssize_t length, Py_ssize_t padding) noexcept:
+cdef inline u8 *put_bytea(u8 *to, const u8 *at, Py_ssize_t length, Py_ssize_t padding) noexcept nogil:
     memcpy(to, b"\\\\x", 3)
     to = put_hex(to + 3, at, length)
     memset(to, 48, 2 * padding)
@@ -695,13 +622,14 @@ cdef class KernelDecoder:
         operation = operation_of(<u8>PyBytes_AS_STRING(event)[4])
         if operation < 0 or compiled.foreign or source.size < BODY:
             return rows.PythonDecoder().decode(event, plan)
+        source.event = <PyObject *>event
         source.data = fence(PyBytes_AS_STRING(event), source.size)
         lend(&self._old, &old, compiled.width)
         lend(&self._new, &new, compiled.width)
         try:
             if source.data == NULL or old.spans == NULL or new.spans == NULL:
                 raise MemoryError
-            compiled.take(event, &source, operation, &old, &new, changes)
+            compiled.take(&source, operation, &old, &new, changes)
         except (IndexError, struct.error) as error:
             raise rows.malformed(plan.table) from error
         finally:
@@ -723,14 +651,14 @@ cdef class KernelDecoder:
         return found
 
 
-cdef int operation_of(u8 kind) noexcept:
+cdef int operation_of(u8 kind) noexcept nogil:
     """What an event of this type does; below 0 where it is none of the six rows events."""
     if 23 <= kind <= 25:
         return kind - 23
     return kind - 30 if 30 <= kind <= 32 else -1
 
 
-cdef void lend(Text *kept, Text *lent, Py_ssize_t width) noexcept:
+cdef void lend(Text *kept, Text *lent, Py_ssize_t width) noexcept nogil:
     """Hand a buffer over, so that whoever decodes meanwhile makes one of its own."""
     lent[0] = kept[0]
     kept.data = NULL
@@ -739,7 +667,7 @@ cdef void lend(Text *kept, Text *lent, Py_ssize_t width) noexcept:
     lent.spans = <Span *>calloc(width + 1, sizeof(Span))
 
 
-cdef void give_back(Text *lent, Text *kept) noexcept:
+cdef void give_back(Text *lent, Text *kept) noexcept nogil:
     free(lent.spans)
     if kept.data == NULL and lent.room <= KEPT_ROOM:
         kept.data = lent.data

@@ -8,7 +8,7 @@ skipped until the stream has passed the copy's watermark, which is stored.
 from __future__ import annotations
 
 from config.connections import PostgresConnection
-from loader import schema, tracking
+from loader import altering, schema, shapes, tracking
 from loader.reload import Copier, shape_of
 from loader.replica import SourceMark
 from loader.types import raw_name
@@ -27,10 +27,11 @@ def load_keyless(copier: Copier, postgres: PostgresConnection, table: str) -> So
         if shape.key:
             schema.add_key(postgres, name, schema.key_name(name), shape.key)
     else:
-        schema.apply_emptied(postgres, name, schema.diff(current, shape), shape.key)
+        altering.apply_emptied(postgres, name, schema.diff(current, shape), shape.key)
     tracking.clear_all_exceptions(postgres, table)
     rows, _faults = copier.fill(name, table_schema, opened.mark, lambda: False)
     tracking.rename_exceptions(postgres, name, table)
     tracking.set_watermark(postgres, table, opened.mark.position if opened.mark else None)
     tracking.note_loaded(postgres, table, rows, table_schema.hash)
+    shapes.store(postgres, table_schema)
     return opened.mark

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from loader.rawsql import Target
 from loader.reload import LoadedTable, LoadRequest
 from loader.rows import TablePlan
 from loader.tracking import DROPPED, LOADING, RELOADING, STREAMING, WAITING
-from loader.upsert import FoldWriter, Target
+from loader.upsert import FoldWriter
 from replicator.binlog.position import ReplicaPosition, SourcePosition
 
 
@@ -37,6 +38,8 @@ class Table:
     requests: list[int] = field(default_factory=list)
     """Resync requests to finish when the copy is in place."""
     writer: tuple[TablePlan, Target, FoldWriter] | None = None
+    seen_at: float = 0.0
+    """When its last row changes came in (monotonic)."""
 
     @property
     def loading(self) -> bool:
@@ -61,10 +64,19 @@ class Table:
 
 
 class Tables:
-    """All tables by name, and the copies asked for."""
+    """All tables by name, and the copies asked for.
+
+    States are changed by `enter`, and sets are kept beside them: nothing that happens for
+    each batch may walk over all tables.
+    """
 
     def __init__(self) -> None:
         self.by_name: dict[str, Table] = {}
+        self.unsaved: set[str] = set()
+        """Tables whose state may not be stored yet."""
+        self._loading: set[str] = set()
+        self._whole: dict[str, Table] = {}
+        """Those whose copy is there and not merged."""
         self._generation = 0
         self._wanted: dict[str, LoadRequest] = {}
 
@@ -73,7 +85,29 @@ class Tables:
         table = self.by_name.get(name)
         if table is None:
             table = self.by_name[name] = Table(name)
+            self.unsaved.add(name)
         return table
+
+    def enter(self, table: Table, state: str) -> None:
+        """A table's state from here on."""
+        table.state = state
+        self.unsaved.add(table.name)
+        if table.loading:
+            self._loading.add(table.name)
+        else:
+            self._loading.discard(table.name)
+
+    @property
+    def loading(self) -> bool:
+        """Is any table being copied?"""
+        return bool(self._loading)
+
+    def _hold(self, table: Table, loaded: LoadedTable | None) -> None:
+        table.loaded = loaded
+        if loaded is None:
+            self._whole.pop(table.name, None)
+        else:
+            self._whole[table.name] = table
 
     def load(self, name: str, *, exists: bool, at: ReplicaPosition) -> bool:
         """Copy a table, or see that its copy is later than `at`; True when a copy is begun.
@@ -95,10 +129,10 @@ class Tables:
         self._generation += 1
         if table.request is not None:
             table.request.cancelled.set()
-        table.state = RELOADING if exists else LOADING
+        self.enter(table, RELOADING if exists else LOADING)
         table.hidden = table.hidden or not exists
         table.touched, table.writer = False, None
-        table.loaded = None
+        self._hold(table, None)
         table.request = LoadRequest(table.name, not exists, self._generation)
         self._wanted[table.name] = table.request
 
@@ -106,7 +140,7 @@ class Tables:
         """A table is gone on the replica."""
         table = self.get(name)
         self._abandon(table)
-        table.state = DROPPED
+        self.enter(table, DROPPED)
         table.watermark = None
         return table
 
@@ -114,7 +148,8 @@ class Tables:
         if table.request is not None:
             table.request.cancelled.set()
             self._wanted.pop(table.name, None)
-        table.request = table.loaded = table.writer = None
+        self._hold(table, None)
+        table.request = table.writer = None
         table.hidden = table.touched = False
 
     def take_wanted(self) -> list[LoadRequest]:
@@ -135,18 +170,19 @@ class Tables:
             self._begin(table, exists=not loaded.request.first)
             return None
         if loaded.schema is not None and loaded.schema.primary_key:
-            table.loaded = loaded
+            self._hold(table, loaded)
         return table
 
     def mergeable(self, at: ReplicaPosition) -> Iterator[Table]:
         """Tables whose copy the stream has reached."""
-        for table in self.by_name.values():
+        for table in self._whole.values():
             if table.loaded is not None and table.loaded.after <= at:
                 yield table
 
     def merged(self, tables: Iterable[Table]) -> None:
         """The copies are in place and committed."""
         for table in tables:
-            table.state = STREAMING
+            self.enter(table, STREAMING)
+            self._hold(table, None)
             table.hidden = table.touched = False
-            table.request = table.loaded = table.writer = None
+            table.request = table.writer = None

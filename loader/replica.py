@@ -42,7 +42,10 @@ def mark_from(row: Mapping[str, str | None]) -> SourceMark | None:
     if row.get("stream") != MAIN_STREAM or file is None or offset is None:
         return None
     stamp = row.get("event_timestamp")
-    return SourceMark(SourcePosition(file, int(offset)), f"{stamp}+00" if stamp else None)
+    # MariaDB knows whole seconds; without its fraction PostgreSQL reads the stamp twice as fast,
+    # which is a sixth of all that a narrow row costs it.
+    when = f"{stamp.removesuffix('.000000')}+00" if stamp else None
+    return SourceMark(SourcePosition(file, int(offset)), when)
 
 
 def binlog_end(connection: MySQLConnection) -> ReplicaPosition:
@@ -109,6 +112,15 @@ def streaming_tables(connection: MySQLConnection, database: str) -> set[str]:
     table = f"{quote_mysql_identifier(database)}.{STATUS_TABLE}"
     rows = _rows(
         connection, f"SELECT table_name FROM {table} WHERE extraction_status = 'streaming'"
+    )
+    return {_text(name) for (name,) in rows}
+
+
+def unfinished_tables(connection: MySQLConnection, database: str) -> set[str]:
+    """Tables that leg 1 knows and does not stream: it copies them, or will."""
+    table = f"{quote_mysql_identifier(database)}.{STATUS_TABLE}"
+    rows = _rows(
+        connection, f"SELECT table_name FROM {table} WHERE extraction_status <> 'streaming'"
     )
     return {_text(name) for (name,) in rows}
 

@@ -102,6 +102,8 @@ class PythonDecoder:
 
     def decode(self, event: bytes, plan: TablePlan) -> list[RowChange]:
         """See `RowDecoder`."""
+        if len(event) <= HEADER_LENGTH:
+            raise malformed(plan.table)
         operation = _OPERATIONS.get(event[4])
         if operation is None:
             raise UnknownEvent(

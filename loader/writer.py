@@ -2,10 +2,15 @@
 
 Left: a folded batch, the tables' lives, the offset behind the batch. Right: `raw`
 committed, or untouched. Nothing else writes to raw tables.
+
+A batch takes as few round trips as it can: what is small goes, with the offset and the
+commit, in one pipeline. What belongs to a replica transaction that is too large for
+one batch is written by `write_part` and commits with the batch that ends it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,23 +20,27 @@ from config.connections import PostgresConnection
 from config.errors import SchemaDrift
 from config.metrics import COPIED_ROWS, RELOADS, ROWS, TRANSACTIONS
 from loader import schema, tracking, upsert
-from loader.batch import Batch, TableFold
+from loader.batch import AnyFold, Batch
 from loader.lifecycle import Table, Tables
 from loader.merge import merge
+from loader.rawsql import create_touched
 from loader.schema import RawTable
+from loader.staging import Stages
 from loader.tracking import Offset
 from loader.upsert import FoldWriter
 
 log = structlog.get_logger()
 
 Action = Callable[[PostgresConnection], None]
+KEPT_STATEMENTS = 600
+"""Statements that PostgreSQL keeps prepared for us."""
+_OPERATIONS = ("insert", "update", "delete")
 
 
 @dataclass(slots=True)
 class Written:
     """What a commit has brought."""
 
-    rows: int = 0
     merged: tuple[Table, ...] = ()
 
 
@@ -41,30 +50,59 @@ class Writer:
     def __init__(self, connection: PostgresConnection, tables: Tables) -> None:
         self._connection = connection
         self._tables = tables
-        connection.prepared_max = None
+        self._stages = Stages(connection)
+        connection.prepared_max = KEPT_STATEMENTS
         self._with_exceptions = tracking.tables_with_exceptions(connection)
         self._states = {n: s.state for n, s in tracking.read_statuses(connection).items()}
+        self._noted: dict[str, tuple[int, str]] = {}
+        """Rows written and schema hash of each table, in the open transaction."""
+        self._changes: Counter[str] = Counter()
         connection.commit()
 
     def write(self, batch: Batch, offset: Offset, actions: Sequence[Action] = ()) -> Written:
-        """Commit a batch, then `actions`, then the merges that are due, with the offset."""
-        written = Written(rows=sum(fold.size for fold in batch.tables.values()))
+        """Commit `actions`, a batch, and the merges that are due, with states and offset."""
         for action in actions:
             action(self._connection)
-        self._fold_writes(batch, offset)
-        written.merged = tuple(self._tables.mergeable(offset.replica))
-        merged_rows = sum(self._merge(table) for table in written.merged)
+        self.write_part(batch, offset)
+        merged = tuple(self._tables.mergeable(offset.replica))
+        merged_rows = sum(self._merge(table) for table in merged)
         states = self._write_states()
+        self._commit(batch, offset, [])
+        self._states.update(states)
+        self._tables.unsaved.clear()
+        self._count_merges(merged, merged_rows)
+        return Written(merged)
+
+    def write_batch(self, batch: Batch, offset: Offset) -> None:
+        """Commit a batch with its offset. Looks at its own tables only."""
+        small = self._write_large(batch, offset)
+        self._note(batch)
+        self._commit(batch, offset, small)
+
+    def _commit(
+        self, batch: Batch, offset: Offset, small: list[tuple[FoldWriter, AnyFold]]
+    ) -> None:
         with self._connection.pipeline():
-            self._note(batch)
+            for writer, fold in small:
+                writer.write_small(fold)
+            if self._noted:
+                tracking.note_written(self._connection, self._noted)
             tracking.write_offset(self._connection, offset)
             self._connection.commit()
-        self._states.update(states)
-        self._committed(batch, written, merged_rows)
-        return written
+        self._committed(batch)
 
-    def _fold_writes(self, batch: Batch, offset: Offset) -> None:
-        small: list[tuple[FoldWriter, TableFold]] = []
+    def write_part(self, batch: Batch, offset: Offset) -> None:
+        """Write a batch, or a part of one, and do not commit."""
+        small = self._write_large(batch, offset)
+        if small:
+            with self._connection.pipeline():
+                for writer, fold in small:
+                    writer.write_small(fold)
+        self._note(batch)
+
+    def _write_large(self, batch: Batch, offset: Offset) -> list[tuple[FoldWriter, AnyFold]]:
+        """Write what goes by COPY; what is left is small."""
+        small: list[tuple[FoldWriter, AnyFold]] = []
         for name, fold in batch.tables.items():
             writer = self._prepared(self._tables.get(name), fold)
             if writer is None:
@@ -74,12 +112,9 @@ class Writer:
             else:
                 writer.write_large(fold)
             self._keep_exceptions(fold, offset)
-        if small:
-            with self._connection.pipeline():
-                for writer, fold in small:
-                    writer.write_small(fold)
+        return small
 
-    def _keep_exceptions(self, fold: TableFold, offset: Offset) -> None:
+    def _keep_exceptions(self, fold: AnyFold, offset: Offset) -> None:
         upsert.write_exceptions(self._connection, fold, self._with_exceptions, offset.source)
         if fold.unwritable:
             log.warning(
@@ -89,7 +124,7 @@ class Writer:
                 reason="its key cannot be held by PostgreSQL",
             )
 
-    def _prepared(self, table: Table, fold: TableFold) -> FoldWriter | None:
+    def _prepared(self, table: Table, fold: AnyFold) -> FoldWriter | None:
         """The writer for a table's present plan and target, its tables brought into shape."""
         plan = fold.plan
         if not table.wants(plan):
@@ -108,9 +143,17 @@ class Writer:
             table.hidden = True
         target = table.target()
         if target.into_touched:
-            upsert.create_touched(self._connection, target, shape)
+            create_touched(self._connection, target, shape)
             table.touched = True
-        writer = FoldWriter(self._connection, target, shape)
+        stamped = target.into_raw and schema.stamps_itself(self._connection, target.raw)
+        writer = FoldWriter(
+            self._connection,
+            self._stages,
+            target,
+            shape,
+            schema_hash=plan.schema.hash,
+            stamps_itself=stamped,
+        )
         table.writer = (plan, target, writer)
         return writer
 
@@ -139,37 +182,44 @@ class Writer:
 
     def _write_states(self) -> dict[str, str]:
         """Store what changed of the tables' states; merged ones are stored by the merge."""
-        changed: dict[str, str] = {}
-        for table in self._tables.by_name.values():
-            if self._states.get(table.name) != table.state:
-                changed[table.name] = table.state
+        known = self._tables.by_name
+        changed = {
+            name: known[name].state
+            for name in self._tables.unsaved
+            if self._states.get(name) != known[name].state
+        }
         for state in set(changed.values()):
             names = [name for name, its in changed.items() if its == state]
             tracking.set_state(self._connection, names, state)
         return changed
 
     def _note(self, batch: Batch) -> None:
-        written = {
-            name: (fold.size, fold.plan.schema.hash)
-            for name, fold in batch.tables.items()
-            if fold.size
-        }
-        if written:
-            tracking.note_written(self._connection, written)
+        """Count what is written in the open transaction."""
+        for name, fold in batch.tables.items():
+            writer = self._tables.get(name).writer
+            if fold.size and writer is not None:
+                rows, _ = self._noted.get(name, (0, ""))
+                self._noted[name] = (rows + fold.size, writer[2].schema_hash)
+            for operation, count in zip(_OPERATIONS, fold.changes, strict=True):
+                self._changes[operation] += count
 
-    def _committed(self, batch: Batch, written: Written, merged_rows: int) -> None:
+    def _committed(self, batch: Batch) -> None:
+        self._stages.committed()
         TRANSACTIONS.labels("loader").inc(batch.transactions)
-        for fold in batch.tables.values():
-            for operation, count in zip(("insert", "update", "delete"), fold.changes, strict=True):
-                if count:
-                    ROWS.labels("loader", operation).inc(count)
-        for table in written.merged:
+        for operation, count in self._changes.items():
+            if count:
+                ROWS.labels("loader", operation).inc(count)
+        self._noted.clear()
+        self._changes.clear()
+
+    def _count_merges(self, merged: tuple[Table, ...], rows: int) -> None:
+        for table in merged:
             self._states[table.name] = tracking.STREAMING
             RELOADS.labels(
                 "loader", "reload" if table.state == tracking.RELOADING else "load"
             ).inc()
-        if merged_rows:
-            COPIED_ROWS.labels("loader").inc(merged_rows)
+        if rows:
+            COPIED_ROWS.labels("loader").inc(rows)
 
     def raw_tables(self, names: Sequence[str]) -> dict[str, RawTable]:
         """Which of these raw tables there are."""

@@ -1,0 +1,229 @@
+"""What has been taken in and is not in `raw` yet, with the position that it ends at.
+
+Left: committed transactions of the replica, folded, and the positions behind them.
+Right: the `Writer`, which commits both together. Nothing here reads the stream.
+
+There are two ways to the writer. `offer` lays the batch down for the writing thread,
+which takes it as soon as it is free; until then more is folded into it. `write` is for
+whoever must know that everything is committed: it waits for the thread, and then uses
+the connection itself. States of tables, merges and other actions only go that way, so
+the thread never sees a table's life change while it writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from config.connections import PostgresConnection
+from config.errors import UnknownEvent, translated
+from config.metrics import BATCH_ROWS, BATCH_SECONDS, PIPELINE_LAG
+from config.settings import Settings
+from loader.batch import Batch, Limits
+from loader.handover import HandOver
+from loader.lifecycle import Table, Tables
+from loader.replica import SourceMark
+from loader.rows import TablePlan
+from loader.schema import RawTable
+from loader.tracking import Offset
+from loader.values import NULL
+from loader.writer import Action, Writer
+from replicator.binlog.position import BinlogPosition, ReplicaPosition
+
+log = structlog.get_logger()
+
+IDLE_OFFSET_SECONDS = 0.5
+"""How often a position that moved without any change for us is stored: `wait` waits for it."""
+STOP_SECONDS = 20.0
+"""How long a write that has begun may take to end when the loader is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What the thread writes at once. A part is not committed; its transaction goes on."""
+
+    batch: Batch
+    offset: Offset
+    part: bool
+
+
+class Ledger:
+    """See the module. `finish` tells the replica that resync requests are through."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        postgres: PostgresConnection,
+        tables: Tables,
+        offset: Offset,
+        finish: Callable[[list[int]], None],
+    ) -> None:
+        tuning = settings.loader
+        self.postgres = postgres
+        self.tables = tables
+        self.offset = offset
+        self.finish = finish
+        self._label = settings.analytics.label
+        self._writer = Writer(postgres, tables)
+        self._batch = Batch()
+        self._limits = Limits(tuning.batch_rows, tuning.batch_bytes, tuning.batch_seconds)
+        self._stored_at = time.monotonic()
+        self._moved = False
+        self._in_parts = False
+        self._thread: HandOver[Parcel] = HandOver(self._write_parcel)
+
+    # --- taking in ------------------------------------------------------------------------
+
+    def reclaim(self) -> None:
+        """Take back the batch that waits, so that more can be folded into it."""
+        parcel = self._thread.reclaim()
+        if parcel is not None:
+            self._batch = parcel.batch
+
+    def advance(self, position: BinlogPosition) -> None:
+        """The stream stands at `position`, and all before it is taken in."""
+        if isinstance(position, ReplicaPosition):
+            self.offset = replace(self.offset, replica=position)
+            self._moved = True
+
+    def mark(self, mark: SourceMark) -> None:
+        """What is taken in from here on shows the source at `mark`."""
+        self.offset = replace(self.offset, source=mark.position, source_ts=mark.source_ts)
+
+    def make_room(self, plans: Iterable[TablePlan]) -> None:
+        """Hand over first what was read under another plan of the same table."""
+        if any(self._batch.holds_other_plan(plan) for plan in plans):
+            self._hand_over()
+
+    def fold(self, plan: TablePlan, events: Sequence[bytes], now: float) -> None:
+        """Take in one table's rows events of a committed transaction."""
+        table = self.tables.get(plan.table)
+        if not table.wants(plan) or self.is_behind_watermark(table):
+            return
+        table.seen_at = now
+        stamp = self.offset.source_ts
+        self._batch.fold(plan, events, stamp.encode() if stamp else NULL, now)
+
+    def end_transaction(self, position: BinlogPosition, gtid: str, now: float) -> None:
+        """A transaction is whole."""
+        self._in_parts = False
+        if isinstance(position, ReplicaPosition):
+            self.offset = replace(self.offset, replica=position, gtid=gtid)
+            self._moved = True
+        self._batch.end_transaction(now)
+
+    def begin_parts(self) -> None:
+        """What is folded until the next `end_transaction` belongs to one transaction."""
+        self._in_parts = True
+
+    def is_behind_watermark(self, table: Table) -> bool:
+        """Is what comes now in a keyless table's copy already?"""
+        source = self.offset.source
+        if table.watermark is None or source is None:
+            return False
+        if source <= table.watermark:
+            return True
+        table.watermark = None
+        return False
+
+    # --- handing over ---------------------------------------------------------------------
+
+    def offer(self) -> None:
+        """Let what is taken in be written as soon as PostgreSQL is free."""
+        if self._in_parts:
+            self.relieve()
+        elif self._batch:
+            self._lay_down()
+
+    def relieve(self) -> None:
+        """Wait for the thread to take a batch that is full."""
+        if self._batch.full(self._limits, time.monotonic()):
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._lay_down()
+        self._thread.settle()
+
+    def _lay_down(self) -> None:
+        batch, self._batch = self._batch, Batch()
+        self._moved = self._moved and self._in_parts
+        self._thread.offer(Parcel(batch, self.offset, self._in_parts))
+
+    def _write_parcel(self, parcel: Parcel) -> None:
+        """The thread's work."""
+        began = time.monotonic()
+        with translated(self._label):
+            if parcel.part:
+                self._writer.write_part(parcel.batch, parcel.offset)
+            else:
+                self._writer.write_batch(parcel.batch, parcel.offset)
+        if not parcel.part:
+            self._stored_at = time.monotonic()
+            self._measure(parcel.batch, parcel.offset, self._stored_at - began)
+
+    @property
+    def idle(self) -> bool:
+        """Is everything taken in written?"""
+        return not self._batch and self._thread.idle
+
+    def drain(self) -> None:
+        """Wait until the thread has nothing to write: lives of tables may change now."""
+        self._thread.drain()
+
+    def due(self) -> bool:
+        """Is there something that only `write` writes?"""
+        if self._in_parts:
+            return False
+        if self.tables.unsaved or any(True for _ in self.tables.mergeable(self.offset.replica)):
+            return True
+        late = time.monotonic() - self._stored_at > IDLE_OFFSET_SECONDS
+        return self._moved and late and self.idle
+
+    def write(self, actions: Sequence[Action] = ()) -> None:
+        """Commit everything taken in so far, with its position; everything stands still then."""
+        if self._in_parts:
+            raise UnknownEvent(
+                "a transaction on the replica changes tables' shapes between its rows",
+                hint="Reload them all: replicator resync --all",
+            )
+        self.reclaim()
+        self._thread.drain()
+        batch, self._batch = self._batch, Batch()
+        began = time.monotonic()
+        with translated(self._label):
+            written = self._writer.write(batch, self.offset, actions)
+        self._stored_at, self._moved = time.monotonic(), False
+        finished = [number for table in written.merged for number in table.take_requests()]
+        self.tables.merged(written.merged)
+        if batch:
+            self._measure(batch, self.offset, self._stored_at - began)
+        self.finish(finished)
+
+    def _measure(self, batch: Batch, offset: Offset, seconds: float) -> None:
+        BATCH_ROWS.labels("loader").observe(batch.rows)
+        BATCH_SECONDS.labels("loader").observe(seconds)
+        if offset.source_ts:
+            moment = datetime.fromisoformat(offset.source_ts + ":00")
+            PIPELINE_LAG.set(max(0.0, time.time() - moment.timestamp()))
+        log.debug(
+            "batch_committed",
+            rows=batch.rows,
+            transactions=batch.transactions,
+            position=str(offset.replica),
+            seconds=round(seconds, 4),
+        )
+
+    def raw_tables(self, names: Sequence[str]) -> dict[str, RawTable]:
+        """Which of these raw tables there are; everything must be written."""
+        self._thread.drain()
+        return self._writer.raw_tables(names)
+
+    def stop(self) -> None:
+        """End the thread, and what it writes if that takes long."""
+        if not self._thread.stop(STOP_SECONDS):
+            self.postgres.cancel()
+            self._thread.stop(STOP_SECONDS)

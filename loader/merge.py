@@ -9,10 +9,12 @@ their `_loaded_at`, and readers of `raw` see the old rows until this commits.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from psycopg import sql
 
 from config.connections import PostgresConnection
-from loader import schema, tracking
+from loader import altering, schema, shapes, tracking
 from loader.reload import LoadedTable, shape_of
 from loader.schema import LOAD, RELOAD, TOUCHED, RawTable, helper_name, quoted
 from loader.types import raw_name
@@ -43,24 +45,40 @@ def merge(
     helper = loaded.request.helper
     job = _Merge(connection, name, helper, helper_name(TOUCHED, loaded.request.table))
     shape = shape_of(table_schema)
-    if exceptions:
-        job.move_exceptions(loaded.request.table, touched=touched)
-    if loaded.request.first:
-        if touched:
-            job.replay_touched(helper, shape)
-        job.rename(helper)
-        rows = loaded.rows
-    elif hidden or not job.reshape(shape):
-        job.replace(shape)
-        if touched:
-            job.replay_touched(name, shape)
-        rows = loaded.rows
-    else:
-        rows = job.write_differences(shape, touched=touched)
-    if touched or not loaded.request.first:
-        schema.drop_helpers(connection, helpers_of(loaded.request.table))
-    tracking.note_loaded(connection, loaded.request.table, rows, table_schema.hash)
+    with connection.pipeline() if loaded.request.first else nullcontext():
+        if exceptions:
+            job.move_exceptions(loaded.request.table, touched=touched)
+        if loaded.request.first:
+            if touched:
+                job.replay_touched(helper, shape)
+            job.rename(helper)
+            rows = loaded.rows
+        elif hidden or not job.reshape(shape):
+            job.replace(shape)
+            if touched:
+                job.replay_touched(name, shape)
+            rows = loaded.rows
+        else:
+            rows = job.write_differences(shape, touched=touched)
+        if touched or not loaded.request.first:
+            schema.drop_helpers(connection, helpers_of(loaded.request.table))
+        tracking.note_loaded(connection, loaded.request.table, rows, table_schema.hash)
+        shapes.store(connection, table_schema)
     return rows
+
+
+def take_rows(connection: PostgresConnection, name: str, source: str, shape: RawTable) -> None:
+    """Give the raw table `name` the shape and the rows of the raw table `source`."""
+    job = _Merge(connection, name, source, source)
+    if shape.key and job.reshape(shape):
+        job.write_differences(shape, touched=False)
+    else:
+        job.replace(shape)
+
+
+def bring_along(connection: PostgresConnection, name: str, touched: str, shape: RawTable) -> None:
+    """Bring the raw table `name` up to date with a touched table."""
+    _Merge(connection, name, name, touched).replay_touched(name, shape)
 
 
 class _Merge:
@@ -83,7 +101,7 @@ class _Merge:
         if change is None or (change and not change.in_place):
             return False
         if change:
-            schema.apply_in_place(self._connection, self._name, change)
+            altering.apply_in_place(self._connection, self._name, change)
         return True
 
     def rename(self, helper: str) -> None:
@@ -101,7 +119,7 @@ class _Merge:
                 schema.add_key(self._connection, self._name, schema.key_name(self._name), shape.key)
         else:
             change = schema.diff(current, shape)
-            schema.apply_emptied(self._connection, self._name, change, shape.key)
+            altering.apply_emptied(self._connection, self._name, change, shape.key)
         names = (*shape.names, SOURCE_TS)
         self._connection.execute(
             sql.SQL("INSERT INTO {} ({}, {}) SELECT {}, statement_timestamp() FROM {}").format(

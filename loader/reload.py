@@ -9,14 +9,18 @@ Order matters. First the tables' metadata locks, so that their shape stands stil
 then the snapshot, which the read of leg 1's offset row opens; then the binlog's
 end. So the stream has passed everything in the copy, the schema changes before it
 included, once it has passed `after`.
+
+A helper is made and filled in one transaction, and nobody sees it before that commits. So its
+rows may be written frozen: a reader with an older snapshot finds the whole table or none, and no
+vacuum needs to look at them again. Rows go from the replica's packets to COPY text a block at a
+time (`tablereader`); faults are noted between two COPYs whenever many are held.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,24 +28,29 @@ import psycopg
 import pymysql
 from psycopg import sql
 from pymysql.converters import encoders
-from pymysql.cursors import SSCursor
 
 from config.connections import MySQLConnection, PostgresConnection, quote_mysql_identifier
-from config.errors import ReplicatorError, ServerBusy, classify
+from config.errors import ServerBusy
 from loader import replica, schema, selected, tracking
 from loader.replica import SourceMark
 from loader.schema import LOAD, RELOAD, RawTable, helper_name, quoted
+from loader.tablereader import Fault, RowReader, best_reader, select_list
 from loader.types import CLOSING_COLUMNS, raw_columns, raw_name
-from loader.upsert import blocks, exception_key
-from loader.values import NULL, Faults, ValueFault, escaped
+from loader.values import NULL, escaped
 from replicator.binlog.position import ReplicaPosition
+from replicator.binlog.resultset import ResultSet
 from replicator.binlog.schema import TableSchema, schemas_from_catalog
 
-GROUP_TABLES = 64
-GROUP_BYTES = 32 << 20
-"""Small tables share a snapshot: so many at most, of so many bytes together."""
 ANALYZE_FROM = 10_000
 """Copies of so many rows are analysed, so that the merge is planned with their size known."""
+BLOCK_BYTES = 256 << 10
+"""Rows of about so many bytes are converted and sent at a time: less than what the sockets'
+buffers hold, so that both servers work meanwhile."""
+HELD_FAULTS = 10_000
+"""So many values that PostgreSQL cannot hold are noted at a time, not at the copy's end."""
+STAMP_FROM = 1 << 20
+"""In a table of so many bytes, what is the same in every row is its column's default meanwhile:
+PostgreSQL takes twice as many narrow rows a second when it need not read it from each."""
 _CHANGED_UNDER_US = (1146, 1412)
 _ATTEMPTS = 5
 
@@ -123,22 +132,8 @@ class Copier:
             for statement in selected.SESSION:
                 cursor.execute(statement)
 
-    def groups(self, requests: Sequence[LoadRequest]) -> Iterator[list[LoadRequest]]:
-        """Small tables together, large ones alone, small ones first."""
-        sizes = self._sizes()
-        group: list[LoadRequest] = []
-        held = 0
-        for request in sorted(requests, key=lambda r: sizes.get(r.table, 0)):
-            size = sizes.get(request.table, 0)
-            if group and (len(group) >= GROUP_TABLES or held + size > GROUP_BYTES):
-                yield group
-                group, held = [], 0
-            group.append(request)
-            held += size
-        if group:
-            yield group
-
-    def _sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each table on the replica, about."""
         with self._catalog.cursor() as cursor:
             cursor.execute(
                 "SELECT table_name, COALESCE(data_length, 0) FROM information_schema.tables"
@@ -178,7 +173,8 @@ class Copier:
     def open(self, tables: Sequence[str]) -> Snapshot:
         """Lock the shapes of those tables that exist, and open a snapshot of their rows."""
         before = replica.binlog_end(self._catalog)
-        present = [table for table in tables if table in self._sizes()]
+        there = self.sizes()
+        present = [table for table in tables if table in there]
         with self._rows.cursor() as cursor:
             cursor.execute("BEGIN")
             if present:
@@ -187,7 +183,7 @@ class Copier:
         mark = replica.read_mark(self._rows, self._database)
         after = replica.binlog_end(self._catalog)
         schemas = schemas_from_catalog(self._catalog, self._database, present)
-        return Snapshot(before, after, mark, schemas)
+        return Snapshot(before, after, mark, schemas, there)
 
     def _locking(self, table: str) -> str:
         return f"(SELECT 1 FROM {self._qualified(table)} LIMIT 0)"
@@ -201,24 +197,41 @@ class Copier:
         if table_schema is None or not table_schema.primary_key:
             return result  # without a key: see `keyless`
         shape = shape_of(table_schema)
-        schema.drop_helpers(self._postgres, [request.helper])
-        schema.create_table(self._postgres, request.helper, shape, unlogged=not request.first)
-        rows, faults = self.fill(
-            request.helper, table_schema, opened.mark, request.cancelled.is_set
-        )
-        if request.first and shape.key:
-            name = schema.key_name(raw_name(request.table))
-            schema.add_key(self._postgres, request.helper, name, shape.key)
-        if rows >= ANALYZE_FROM:
-            self._postgres.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(request.helper)))
+        stamped = opened.sizes.get(request.table, 0) >= STAMP_FROM
+        with self._postgres.pipeline():
+            schema.drop_helpers(self._postgres, [request.helper])
+            schema.create_table(self._postgres, request.helper, shape, unlogged=not request.first)
+            if stamped:
+                self._stamp(request.helper, opened.mark)
+        names, ending = shape.names, b""
+        if not stamped:
+            names, ending = (*names, SOURCE_TS), b"\t" + _stamp(opened.mark)
+        copy = _copy_statement(request.helper, names, " (FREEZE)")  # see the module
+        rows, faults = self._fill(
+            copy, request.helper, best_reader(table_schema, ending), table_schema, opened.mark,
+            request.cancelled.is_set,
+        )  # fmt: skip
+        with self._postgres.pipeline():
+            if stamped:
+                self._stamp(request.helper, None)
+            if request.first and shape.key:
+                name = schema.key_name(raw_name(request.table))
+                schema.add_key(self._postgres, request.helper, name, shape.key)
+            if rows >= ANALYZE_FROM:
+                self._postgres.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(request.helper)))
         return replace(result, rows=rows, faults=faults)
 
-    def _cancelled(self) -> CopyCancelled:
-        """End the running SELECT, so that closing its cursor need not read it to the end."""
-        running: int = self._rows.thread_id()  # type: ignore[no-untyped-call]
-        with self._catalog.cursor() as cursor:
-            cursor.execute("KILL QUERY %s", (running,))
-        return CopyCancelled()
+    def _stamp(self, target: str, mark: SourceMark | None) -> None:
+        """Let rows that are written without a source time have the mark's."""
+        stamp = mark.source_ts if mark else None
+        default = sql.SQL("SET DEFAULT {}").format(sql.Literal(stamp))
+        self._postgres.execute(
+            sql.SQL("ALTER TABLE {} ALTER COLUMN {} {}").format(
+                sql.Identifier(target),
+                sql.Identifier(SOURCE_TS),
+                default if stamp else sql.SQL("DROP DEFAULT"),
+            )
+        )
 
     def fill(
         self,
@@ -231,37 +244,70 @@ class Copier:
 
         Value exceptions are kept under the name `target`, until the merge renames them.
         """
-        reader = TableReader(table_schema)
         ending = b"\t" + _now(self._postgres) + b"\t" + _stamp(mark)
-        copy = sql.SQL("COPY {} ({}) FROM STDIN").format(
-            sql.Identifier(target), quoted((*shape_of(table_schema).names, *_CLOSING))
-        )
-        source = self._qualified(table_schema.name)
-        with _unread(self._rows.cursor(SSCursor)) as rows:
-            rows.execute(f"SELECT {reader.select_list} FROM {source}")
-            with self._postgres.cursor() as cursor, cursor.copy(copy) as sink:
-                lines = (line + ending for line in reader.lines(rows))
-                for block in blocks(lines):
-                    if cancelled():
-                        raise self._cancelled()
-                    sink.write(block)
+        names = (*shape_of(table_schema).names, LOADED_AT, SOURCE_TS)
+        return self._fill(
+            _copy_statement(target, names), target, best_reader(table_schema, ending),
+            table_schema, mark, cancelled,
+        )  # fmt: skip
+
+    def _fill(
+        self,
+        copy: sql.Composed,
+        target: str,
+        reader: RowReader,
+        table_schema: TableSchema,
+        mark: SourceMark | None,
+        cancelled: Callable[[], bool],
+    ) -> tuple[int, int]:
+        query = f"SELECT {select_list(table_schema)} FROM {self._qualified(table_schema.name)}"
         position = mark.position if mark else None
-        if reader.faults:
-            tracking.add_exceptions(self._postgres, target, reader.faults, position)
-        return reader.rows, len(reader.faults)
+        found = 0
+        with ResultSet(self._rows, query, block_bytes=BLOCK_BYTES) as rows:
+            left = self._wanted(rows, cancelled)
+            while faults := self._copy_some(copy, reader, left):
+                tracking.add_exceptions(self._postgres, target, faults, position)
+                found += len(faults)
+        return reader.rows, found
+
+    def _copy_some(
+        self, copy: sql.Composed, reader: RowReader, blocks: Iterator[bytes]
+    ) -> list[Fault]:
+        """Copy until the blocks end or many faults are held; those, none only at the end."""
+        faults: list[Fault] = []
+        with self._postgres.cursor() as cursor, cursor.copy(copy) as sink:
+            for block in blocks:
+                sink.write(reader.convert(block))
+                faults += reader.take_faults()
+                if len(faults) >= HELD_FAULTS:
+                    break
+        return faults
+
+    def _wanted(self, rows: ResultSet, cancelled: Callable[[], bool]) -> Iterator[bytes]:
+        """The rows' blocks, as long as somebody wants them."""
+        for block in rows.blocks():
+            if cancelled():
+                self._end_query()
+                with suppress(pymysql.MySQLError):
+                    for _ in rows.blocks():
+                        pass
+                raise CopyCancelled
+            yield block
+
+    def _end_query(self) -> None:
+        """End the running SELECT, so that the rest of it need not be read."""
+        running: int = self._rows.thread_id()  # type: ignore[no-untyped-call]
+        with self._catalog.cursor() as cursor:
+            cursor.execute("KILL QUERY %s", (running,))
 
 
-@contextmanager
-def _unread(cursor: SSCursor) -> Iterator[SSCursor]:
-    """Close an unbuffered cursor; what is wrong with the rest of its rows is of no interest."""
-    try:
-        yield cursor
-    finally:
-        with suppress(pymysql.MySQLError, OSError):
-            cursor.close()
+LOADED_AT, SOURCE_TS = (name for name, _ in CLOSING_COLUMNS)
 
 
-_CLOSING = tuple(name for name, _ in CLOSING_COLUMNS)
+def _copy_statement(target: str, names: Sequence[str], options: str = "") -> sql.Composed:
+    return sql.SQL("COPY {} ({}) FROM STDIN{}").format(
+        sql.Identifier(target), quoted(names), sql.SQL(options)
+    )
 
 
 def _now(connection: PostgresConnection) -> bytes:
@@ -281,108 +327,8 @@ class Snapshot:
     after: ReplicaPosition
     mark: SourceMark | None
     schemas: dict[str, TableSchema]
-
-
-class TableReader:
-    """Turns a table's selected rows into COPY text, keeping faults and the count."""
-
-    def __init__(self, table_schema: TableSchema) -> None:
-        self.select_list = ", ".join(map(selected.expression, table_schema.columns))
-        self._convert = [selected.converter(c) for c in table_schema.columns]
-        self._key = table_schema.primary_key
-        self.faults: list[tuple[str, ValueFault]] = []
-        self.rows = 0
-
-    def lines(self, rows: Iterable[Sequence[bytes | None]]) -> Iterator[bytes]:
-        """COPY text of each row; a row whose key cannot be held only leaves its faults."""
-        for row in rows:
-            faults: Faults = []
-            fields = [
-                NULL
-                if value is None
-                else value
-                if convert is None
-                else NULL
-                if (text := convert(value, faults)) is None
-                else text
-                for value, convert in zip(row, self._convert, strict=True)
-            ]
-            line = b"\t".join(fields)
-            key = self._key_of(fields, line)
-            if faults:
-                name = exception_key(key, has_key=bool(self._key))
-                self.faults += [(name, fault) for fault in faults]
-            if key is not None:
-                self.rows += 1
-                yield line
-
-    def _key_of(self, fields: list[bytes], line: bytes) -> bytes | None:
-        if not self._key:
-            return line
-        key = [fields[index] for index in self._key]
-        return None if NULL in key else b"\t".join(key)
-
-
-class LoadWorker:
-    """A thread with its own connections that copies what is submitted, group by group."""
-
-    def __init__(self, connect: Callable[[], Connections], database: str, server: str) -> None:
-        self._connect = connect
-        self._database = database
-        self._server = server
-        self._requests: queue.Queue[list[LoadRequest] | None] = queue.Queue()
-        self._results: queue.Queue[LoadedTable | ReplicatorError] = queue.Queue()
-        self._submitted: list[LoadRequest] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="loader-reload", daemon=True)
-        self._thread.start()
-
-    def submit(self, requests: list[LoadRequest]) -> None:
-        """Copy these tables when their turn comes."""
-        if requests:
-            self._submitted += requests
-            self._requests.put(requests)
-
-    def results(self) -> Iterator[LoadedTable]:
-        """Copies that became whole since the last call; raises what made the worker fail."""
-        while True:
-            try:
-                result = self._results.get_nowait()
-            except queue.Empty:
-                return
-            if isinstance(result, ReplicatorError):
-                raise result
-            yield result
-
-    def stop(self, wait: float = 5.0) -> None:
-        """Ask the thread to end, and wait a little for it."""
-        self._stop.set()
-        for request in self._submitted:
-            request.cancelled.set()
-        self._requests.put(None)
-        self._thread.join(wait)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            requests = self._requests.get() or []
-            with suppress(queue.Empty):
-                while True:
-                    requests = requests + (self._requests.get_nowait() or [])
-            if requests and not self._stop.is_set():
-                self._work(requests)
-
-    def _work(self, requests: list[LoadRequest]) -> None:
-        try:
-            with closing(self._connect()) as connections:
-                copier = Copier(connections, self._database)
-                for group in copier.groups(requests):
-                    if self._stop.is_set():
-                        return
-                    wanted = [request for request in group if not request.cancelled.is_set()]
-                    for loaded in copier.copy(wanted):
-                        self._results.put(loaded)
-        except Exception as error:  # the daemon raises it in its own thread
-            self._results.put(classify(error, server=self._server))
+    sizes: dict[str, int]
+    """Bytes of each table there is, about."""
 
 
 def raw_bytes_options() -> dict[str, Any]:

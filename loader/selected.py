@@ -2,19 +2,21 @@
 
 `expression` says how a column must be selected to come exactly: FLOAT widened to
 DOUBLE, since its own text has six digits, and both freed of DOUBLE(m,d)'s rounding;
-times in UTC (the session's time zone); everything else as the server sends it,
-strings in their stored bytes (the session's character_set_results is NULL). `converter` turns what
-comes into the same COPY text that `wire` makes of the same value in the binlog.
+YEAR(2) in four digits; times in UTC (the session's time zone); everything else as the
+server sends it, strings in their stored bytes (the session's character_set_results is
+NULL). `converter` turns what comes into the same COPY text that `wire` makes of the same
+value in the binlog; `copyrows` knows the converters by their functions, and does compiled
+what they do. One raises ValueError for bytes that no server sends for its type.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import partial
 
 from config.connections import quote_mysql_identifier
-from loader import types
+from config.errors import UnknownEvent
+from loader import charsets, types
 from loader.values import (
     IMPOSSIBLE_DATE,
     Faults,
@@ -25,7 +27,7 @@ from loader.values import (
     date_text,
     text_of,
 )
-from replicator.binlog.schema import Column
+from replicator.binlog.schema import Column, ColumnType
 
 SESSION = (
     "SET SESSION time_zone = '+00:00', character_set_results = NULL, sql_mode = '',"
@@ -39,73 +41,113 @@ def expression(column: Column) -> str:
     name = quote_mysql_identifier(column.name)
     base = column.type.base
     if base in ("float", "double"):
-        return f"{name} * 1e0"  # unlike + 0e0 this keeps the sign of -0.0
+        # Servers print a zero's sign or not, by version and expression; the arc tangent has it.
+        zero = f"IF(ATAN2({name}, -1) < 0, '-0', '0')"
+        return f"IF({name} = 0, {zero}, {name} * 1e0)"
     if base == "binary":
         return f"CAST({name} AS BINARY({column.type.length}))"  # INET6 in its bytes too
     if base == "json":
         return f"CAST({name} AS CHAR CHARACTER SET utf8mb4)"
+    if _is_spelled_by_server(column.type):
+        return f"CONVERT({name} USING utf8mb4)"
+    if base == "year":  # YEAR(2) shows two digits of the four that it holds; 1900 is its zero
+        return f"IF(LENGTH({name}) = 2, IF(YEAR({name}) = 1900, 0, YEAR({name})), {name})"
     return name
 
 
-def converter(column: Column) -> TextOf | None:
-    """How what comes for a column becomes COPY text; None where it already is."""
+def _is_spelled_by_server(kind: ColumnType) -> bool:
+    """ENUM's and SET's members in a charset without a decoder: the stream knows them as text."""
+    return kind.base in ("enum", "set") and charsets.decoder(kind.charset or "") is None
+
+
+def converter(column: Column) -> TextOf:
+    """How what comes for a column becomes COPY text."""
     kind = column.type
     name = types.raw_name(column.name)
     if kind.base in types.CHARACTER or kind.base in ("enum", "set"):
-        return text_of(name, kind.charset) if kind.charset else _binary
+        if _is_spelled_by_server(kind):
+            return partial(text, "utf8mb4", text_of(name, "utf8mb4"))
+        if kind.charset:
+            return partial(text, kind.charset, text_of(name, kind.charset))
+        return bytea_text
     if kind.base == "json":
-        return partial(_json, name, text_of(name, "utf8mb4"))
+        return partial(json, name, text_of(name, "utf8mb4"))
     if kind.base in types.BINARY or kind.base in types.GEOMETRY:
-        return _binary
-    special = _SPECIAL.get(kind.base)
-    if special is not None:
-        return special(name)
+        return bytea_text
+    if kind.base in _SUFFIX:
+        return partial(moment, _SUFFIX[kind.base], name)
+    if kind.base in ("float", "double"):
+        return double
     if kind.base == "bit":
-        return partial(_bits, kind.length or 1)
-    return None
+        return partial(bit_text, kind.length or 1)
+    return digits if kind.base == "time" else number
 
 
-def _binary(data: bytes, _faults: Faults) -> bytes:
+def malformed(table: str) -> UnknownEvent:
+    """Rows that are not as the protocol and the table's columns say."""
+    return UnknownEvent(
+        f"the replica's answer to a SELECT of table {table} cannot be read",
+        hint="Nothing of it was kept. Start the loader again; if it stays so, report it.",
+    )
+
+
+def bytea_text(data: bytes, _faults: Faults) -> bytes:
+    """Bytes for bytea."""
     return bytea(data)
 
 
-def _bits(width: int, data: bytes, _faults: Faults) -> bytes:
+def text(_charset: str, convert: TextOf, data: bytes, faults: Faults) -> bytes | None:
+    """A string in the bytes of its character set."""
+    return convert(data, faults)
+
+
+def bit_text(width: int, data: bytes, _faults: Faults) -> bytes:
+    """A BIT value."""
     return bits(data, width)
 
 
-def _json(name: str, convert: TextOf, data: bytes, faults: Faults) -> bytes | None:
+def json(name: str, convert: TextOf, data: bytes, faults: Faults) -> bytes | None:
+    """MySQL's JSON, whose text may hold a NUL that jsonb cannot."""
     if rb"\u0000" in data:
         faults.append(ValueFault(name, data, "NUL in JSON"))
         return None
     return convert(data, faults)
 
 
-def _year(_name: str, data: bytes, _faults: Faults) -> bytes:
-    return b"%d" % int(data)
+_DIGITS = re.compile(rb"[-.:0-9]+\Z")
 
 
-def _number(_name: str, data: bytes, _faults: Faults) -> bytes:
-    # The same spelling as the binlog's value gets: Python's shortest exact form.
+def digits(data: bytes, _faults: Faults) -> bytes:
+    """A TIME, as it comes."""
+    if _DIGITS.match(data) is None:
+        raise ValueError
+    return data
+
+
+def number(data: bytes, faults: Faults) -> bytes:
+    """An integer, a YEAR, a DECIMAL: without the zeros of ZEROFILL and of the year 0."""
+    sign = b"-" if data.startswith(b"-") else b""
+    rest = data[len(sign) :]
+    zeros = len(rest) - len(rest.lstrip(b"0"))
+    if zeros and not rest[zeros : zeros + 1].isdigit():
+        zeros -= 1  # the one before the point, or the only one
+    return sign + (digits(rest[zeros:], faults) if rest else b"")
+
+
+def double(data: bytes, _faults: Faults) -> bytes:
+    """A number in the same spelling as the binlog's value gets: Python's shortest exact form."""
     return repr(float(data)).encode()
 
 
 _MOMENT = re.compile(rb"(\d{4})-(\d\d)-(\d\d)(?: (\d\d:\d\d:\d\d(?:\.\d+)?))?\Z")
+_SUFFIX = {"date": b"", "datetime": b"", "timestamp": b"+00"}
 
 
-def _moment(suffix: bytes, name: str, data: bytes, faults: Faults) -> bytes | None:
+def moment(suffix: bytes, name: str, data: bytes, faults: Faults) -> bytes | None:
+    """A DATE, DATETIME or TIMESTAMP."""
     parts = _MOMENT.match(data)
     day = date_text(*(int(part) for part in parts.group(1, 2, 3))) if parts else None
     if day is None:
         faults.append(ValueFault(name, data, IMPOSSIBLE_DATE))
         return None
     return data + suffix
-
-
-_SPECIAL: dict[str, Callable[[str], TextOf]] = {
-    "year": lambda name: partial(_year, name),
-    "float": lambda name: partial(_number, name),
-    "double": lambda name: partial(_number, name),
-    "date": lambda name: partial(_moment, b"", name),
-    "datetime": lambda name: partial(_moment, b"", name),
-    "timestamp": lambda name: partial(_moment, b"+00", name),
-}

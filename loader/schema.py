@@ -20,6 +20,9 @@ from loader.types import CLOSING_COLUMNS, MAX_NAME_BYTES, RawColumn, shortened
 
 log = structlog.get_logger()
 
+RETIRED_MARK = "Retired by the loader"
+"""How the comment of a column begins that only views keep in `raw` (see `altering`)."""
+
 LOAD, RELOAD, TOUCHED, STAGE = "_load_", "_reload_", "_touched_", "_stage_"
 """Prefixes of the helper tables that accompany a table while it is loaded or written."""
 
@@ -119,6 +122,7 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdroppe
 LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
   AND c.relkind IN ('r', 'p') AND c.relname = ANY(%s)
+  AND coalesce(col_description(c.oid, a.attnum), '') NOT LIKE 'Retired by the loader%%'
 ORDER BY c.relname, a.attnum
 """
 
@@ -145,24 +149,40 @@ def read_tables(connection: PostgresConnection, names: Iterable[str]) -> dict[st
 def create_table(
     connection: PostgresConnection, name: str, wanted: RawTable, *, unlogged: bool = False
 ) -> None:
-    """Create a table with the closing columns and without a primary key (see `add_key`)."""
+    """Create a table with the closing columns and without a primary key (see `add_key`).
+
+    Rows that come without a `_loaded_at` get one: `stamps_itself`.
+    """
     kind = sql.SQL("UNLOGGED ") if unlogged else sql.SQL("")
-    definition = sql.SQL(", ").join(_column(c) for c in (*wanted.columns, *_closing()))
+    closing = sql.SQL(
+        "_loaded_at timestamp with time zone DEFAULT statement_timestamp(),"
+        " _source_ts timestamp with time zone"
+    )
+    definition = sql.SQL(", ").join([*map(column_definition, wanted.columns), closing])
     connection.execute(
         sql.SQL("CREATE {}TABLE {} ({})").format(kind, sql.Identifier(name), definition)
     )
 
 
-def _closing() -> tuple[RawColumn, ...]:
-    return tuple(RawColumn(name, kind) for name, kind in CLOSING_COLUMNS)
+def stamps_itself(connection: PostgresConnection, name: str) -> bool:
+    """Has the raw table a default for `_loaded_at`? Tables of an early version have none."""
+    row = connection.execute(
+        "SELECT atthasdef FROM pg_attribute WHERE attname = '_loaded_at' AND attrelid ="
+        " (SELECT oid FROM pg_class WHERE relname = %s AND relnamespace ="
+        " (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))",
+        [name],
+    ).fetchone()
+    return bool(row and row[0])
 
 
-def _column(column: RawColumn) -> sql.Composed:
+def column_definition(column: RawColumn) -> sql.Composed:
+    """`"name" type`."""
     # Types come from our own table of types, never from outside.
-    return sql.SQL("{} {}").format(sql.Identifier(column.name), _type(column.type))
+    return sql.SQL("{} {}").format(sql.Identifier(column.name), type_name(column.type))
 
 
-def _type(kind: str) -> sql.SQL:
+def type_name(kind: str) -> sql.SQL:
+    """A type of our own table of types, as it is spelled there."""
     return sql.SQL(kind)
 
 
@@ -182,104 +202,21 @@ def add_key(
     )
 
 
-def apply_in_place(connection: PostgresConnection, table: str, change: TableDiff) -> None:
-    """Alter a raw table that keeps its rows; `change.in_place` must hold."""
-    actions = [sql.SQL("ADD COLUMN {}").format(_column(column)) for column in change.added]
-    actions += [_retype(column, keep=True) for column in change.retyped]
-    _alter(connection, table, actions)
-    _drop_columns(connection, table, change.dropped)
-
-
-def apply_emptied(
-    connection: PostgresConnection, table: str, change: TableDiff, key: tuple[str, ...]
-) -> None:
-    """Empty a raw table and give it another shape, key included, under its dependants."""
-    target = sql.Identifier(table)
-    connection.execute(sql.SQL("DELETE FROM {}").format(target))
-    if change.key_changed:
-        _drop_key(connection, table)
-    actions = [sql.SQL("ADD COLUMN {}").format(_column(column)) for column in change.added]
-    actions += [_retype(column, keep=False) for column in change.retyped]
-    _alter(connection, table, actions)
-    _drop_columns(connection, table, change.dropped)
-    if change.key_changed and key:
-        add_key(connection, table, key_name(table), key)
-
-
-def _drop_key(connection: PostgresConnection, table: str) -> None:
-    row = connection.execute(
-        "SELECT conname FROM pg_constraint WHERE contype = 'p' AND conrelid ="
-        " (SELECT oid FROM pg_class WHERE relname = %s AND relnamespace ="
-        " (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))",
-        [table],
-    ).fetchone()
-    if row is not None:
-        connection.execute(
-            sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
-                sql.Identifier(table), sql.Identifier(row[0])
-            )
-        )
-        connection.execute(_drop_not_null(connection, table))
-
-
-def _drop_not_null(connection: PostgresConnection, table: str) -> sql.Composed:
-    """Dropping a primary key leaves NOT NULL on its columns: take that off as well."""
-    rows = connection.execute(
-        "SELECT attname FROM pg_attribute WHERE attnotnull AND attnum > 0 AND NOT attisdropped"
-        " AND attrelid = (SELECT oid FROM pg_class WHERE relname = %s AND relnamespace ="
-        " (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))",
-        [table],
-    )
-    actions = [
-        sql.SQL("ALTER COLUMN {} DROP NOT NULL").format(sql.Identifier(name)) for (name,) in rows
-    ]
-    return sql.SQL("ALTER TABLE {} {}").format(sql.Identifier(table), sql.SQL(", ").join(actions))
-
-
-def _retype(column: RawColumn, *, keep: bool) -> sql.Composed:
-    name, kind = sql.Identifier(column.name), _type(column.type)
-    using = name if keep else sql.SQL("NULL")
-    return sql.SQL("ALTER COLUMN {} TYPE {} USING {}::{}").format(name, kind, using, kind)
-
-
-def _alter(connection: PostgresConnection, table: str, actions: list[sql.Composed]) -> None:
-    if actions:
-        connection.execute(
-            sql.SQL("ALTER TABLE {} {}").format(sql.Identifier(table), sql.SQL(", ").join(actions))
-        )
-
-
-def _drop_columns(connection: PostgresConnection, table: str, names: Iterable[str]) -> None:
-    """Drop columns; one that a view needs stays, and is NULL in rows written from now on."""
-    for name in names:
-        statement = sql.SQL("ALTER TABLE {} DROP COLUMN {}").format(
-            sql.Identifier(table), sql.Identifier(name)
-        )
-        try:
-            with connection.transaction():
-                connection.execute(statement)
-        except psycopg.errors.DependentObjectsStillExist:
-            log.warning(
-                "column_kept",
-                table=table,
-                column=name,
-                dependants=dependants(connection, table),
-                hint="The source dropped it; change these views, then drop the column.",
-            )
-
-
 _DEPENDANTS = """
 SELECT DISTINCT v.oid::regclass::text FROM pg_depend d
 JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
 WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = (
-  SELECT oid FROM pg_class WHERE relname = %s AND relnamespace =
+  SELECT oid FROM pg_class WHERE relname = %(table)s AND relnamespace =
     (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))
+  AND (%(column)s::text IS NULL OR d.refobjsubid = (SELECT attnum FROM pg_attribute
+       WHERE attrelid = d.refobjid AND attname = %(column)s AND NOT attisdropped))
 """
 
 
-def dependants(connection: PostgresConnection, table: str) -> list[str]:
-    """Views that read a raw table directly."""
-    return sorted(name for (name,) in connection.execute(_DEPENDANTS, [table]))
+def dependants(connection: PostgresConnection, table: str, column: str | None = None) -> list[str]:
+    """Views that read a raw table, or one column of it, directly."""
+    found = connection.execute(_DEPENDANTS, {"table": table, "column": column})
+    return sorted(name for (name,) in found)
 
 
 def empty_table(connection: PostgresConnection, table: str) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from config.errors import StatementFormat, UnsupportedStatement
+from loader.alterations import Action, read_alterations
 from replicator.binlog.charsets import charset_of, decode_text
 from replicator.binlog.ddl import Execute, RowStatement, Unsupported, decide, dialect_of
 from replicator.binlog.events import QueryEvent
@@ -52,9 +53,15 @@ class TableChanges:
     dropped: tuple[str, ...] = ()
     truncated: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
+    """(from, to) in order; they come before `created` and `altered`."""
+    alteration: tuple[Action, ...] | None = None
+    """What happened to the columns of `altered`; None where only a reload can tell."""
+    born_empty: bool = False
+    """`created` is new for certain, and every row of it passes in the stream."""
 
     def __bool__(self) -> bool:
-        return bool(self.created or self.dropped or self.truncated or self.altered)
+        return bool(self.created or self.dropped or self.truncated or self.altered or self.renames)
 
 
 def changes_of(query: QueryEvent, replica: Replica, carries: Callable[[str], bool]) -> TableChanges:
@@ -67,13 +74,15 @@ def changes_of(query: QueryEvent, replica: Replica, carries: Callable[[str], boo
         query.status_vars, "mariadb" if replica.flavour == "mariadb" else "mysql"
     )
     charset = charset_of(status.charset[0]) if status.charset else None
+    text = decode_text(query.statement, charset or "utf8mb4")
+    dialect = dialect_of(status.sql_mode or 0, replica.version)
     verdict = decide(
-        decode_text(query.statement, charset or "utf8mb4"),
+        text,
         default_database=query.database,
         source_db=replica.database,
         replica_db=replica.database,
         carries=carries,
-        dialect=dialect_of(status.sql_mode or 0, replica.version),
+        dialect=dialect,
     )
     if isinstance(verdict, Unsupported):
         raise UnsupportedStatement(
@@ -85,21 +94,30 @@ def changes_of(query: QueryEvent, replica: Replica, carries: Callable[[str], boo
             hint="On the replica: SET GLOBAL binlog_format = 'ROW'; then reload what it changed:"
             " replicator resync --all",
         )
-    return _tables_of(verdict) if isinstance(verdict, Execute) else TableChanges()
+    if not isinstance(verdict, Execute):
+        return TableChanges()
+    changes = _tables_of(verdict)
+    if len(changes.altered) == 1 and verdict.kind == "alter table" and not verdict.rows_changed:
+        return replace(changes, alteration=read_alterations(text, dialect))
+    return changes
 
 
 def _tables_of(verdict: Execute) -> TableChanges:
-    moved_away = tuple(old for old, _ in verdict.renames)
-    moved_here = tuple(new for _, new in verdict.renames)
-    created = _unique((*verdict.created, *moved_here))
-    # A name that was moved away and taken again (a swap) is only created anew.
-    dropped = tuple(n for n in _unique((*verdict.dropped, *moved_away)) if n not in created)
-    settled = {*created, *dropped, *verdict.truncated}
+    moved = {name for pair in verdict.renames for name in pair}
+    created = verdict.created
+    # A name that was dropped and taken again (OR REPLACE) is only created anew.
+    dropped = tuple(name for name in verdict.dropped if name not in created)
+    settled = {*created, *dropped, *verdict.truncated, *moved}
     altered: tuple[str, ...] = ()
     if verdict.rows_changed or verdict.kind not in _HARMLESS:
         altered = tuple(name for name in verdict.tables if name not in settled)
-    return TableChanges(created, dropped, verdict.truncated, altered)
-
-
-def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))
+    if verdict.kind == "alter table" and verdict.renames:
+        altered = (verdict.renames[-1][1],)
+    return TableChanges(
+        created,
+        dropped,
+        verdict.truncated,
+        altered,
+        verdict.renames,
+        born_empty=verdict.kind == "create table" and not verdict.conditional,
+    )

@@ -138,12 +138,20 @@ class Harness:
         """Step until `raw` shows the replica's last position and no table is being loaded."""
         self.step_until(self._caught_up)
 
+    def catch_up_to_position(self) -> None:
+        """Step until `raw` shows the replica's last position, whatever is being loaded."""
+        self.step_until(self._arrived)
+
+    def _arrived(self) -> bool:
+        found = self.raw.query("SELECT source_binlog_position FROM raw.etl_binlog_offset")
+        return bool(found) and found[0][0] == self.replica.position
+
     def _caught_up(self) -> bool:
         try:
             found = self.raw.query("SELECT source_binlog_position FROM raw.etl_binlog_offset")
         except psycopg.errors.UndefinedTable:
             return False
-        loading = {"loading", "reloading"} & set(self.states().values())
+        loading = {"loading", "reloading", "standing"} & set(self.states().values())
         return bool(found) and found[0][0] == self.replica.position and not loading
 
     def states(self) -> dict[str, str]:

@@ -7,11 +7,11 @@ from contextlib import closing
 import pytest
 
 from loader import charsets
-from replicator.sandbox.servers import MariaDBServer
+from replicator.sandbox.servers import BinlogServer
 
 
 @pytest.mark.parametrize("name", charsets.SINGLE_BYTE_SETS)
-def test_every_byte_means_what_the_server_says(replica_server: MariaDBServer, name: str) -> None:
+def test_every_byte_means_what_the_server_says(replica_server: BinlogServer, name: str) -> None:
     decode = charsets.decoder(name)
     assert decode is not None
     with closing(replica_server.connect()) as connection, connection.cursor() as cursor:

@@ -48,7 +48,7 @@ def test_rows_of_random_tables_are_decoded_alike(
     note(table.definition)
     decoder = kernel.KernelDecoder()
     logged = events_of(lenient, table)
-    assert {event[4] for _, event in logged} == {23, 24, 25}
+    assert {event[4] for _, event in logged} in ({23, 24, 25}, {30, 31, 32})
     for table_map, event in logged:
         plan = plan_for(table_map)
         expected = outcome(PythonDecoder(), event, plan)
@@ -59,6 +59,7 @@ def test_rows_of_random_tables_are_decoded_alike(
             assert outcome(decoder, short, plan) == outcome(PythonDecoder(), short, plan)
 
 
+@pytest.mark.only_on("mariadb", reason="its binlog's own compression")
 def test_mariadbs_compressed_rows_are_decoded_alike(lenient: MySQLDatabase) -> None:
     lenient.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
     lenient.execute("SET SESSION binlog_row_image = 'FULL'")

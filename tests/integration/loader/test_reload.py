@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.numbers import numbers
+
 from .conftest import Harness, Replica
 
 ROWS = 4000
@@ -78,7 +80,7 @@ class Writing:
 
 def _fill(replica: Replica, table: str, key: str = "PRIMARY KEY") -> None:
     replica.create(table, f"id int {key}, v int, t varchar(50)")
-    replica.commit(f"INSERT INTO {table} SELECT seq, seq, 'row' FROM seq_1_to_{ROWS}")
+    replica.commit(f"INSERT INTO {table} SELECT seq, seq, 'row' FROM {numbers(1, ROWS)}")
 
 
 @pytest.mark.parametrize("key", ["PRIMARY KEY", "NOT NULL"], ids=["keyed", "keyless"])

@@ -17,7 +17,8 @@ from config.settings import Settings
 from loader import session
 from loader.daemon import Loader
 from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
-from replicator.sandbox.servers import MariaDBServer
+from replicator.sandbox.servers import BinlogServer
+from tests.numbers import numbers
 
 from .conftest import Harness, Replica
 
@@ -86,7 +87,7 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(
     choose = random.Random(7)
     replica.create("t", "id int PRIMARY KEY, v int, t varchar(100)")
     replica.create("k", "v int")
-    replica.commit("INSERT INTO t SELECT seq, seq, REPEAT('x', 50) FROM seq_1_to_3000")
+    replica.commit(f"INSERT INTO t SELECT seq, seq, REPEAT('x', 50) FROM {numbers(1, 3000)}")
     for number in range(20):
         process = start()
         for step in range(choose.randrange(5, 40)):
@@ -159,7 +160,7 @@ def test_a_purged_replica_binlog_ends_in_a_reload_of_everything(
     harness.loader.close()
     replica.commit("DELETE FROM t WHERE id = 1", "INSERT INTO t VALUES (3, 3)")
     replica.database.execute("FLUSH BINARY LOGS")
-    last = replica.database.query("SHOW MASTER STATUS")[0][0]
+    last = replica.database.binlog_end()[0]
     replica.database.execute(f"PURGE BINARY LOGS TO '{last}'")
     harness.restart()
     harness.step_until(lambda: harness.raw_rows("t") == harness.replica_rows("t"))
@@ -194,7 +195,7 @@ def test_a_replica_with_minimal_metadata_is_refused(
     replica: Replica,
     start: Start,
     replica_db: MySQLDatabase,
-    new_mariadb: Callable[..., MariaDBServer],
+    new_mariadb: Callable[..., BinlogServer],
 ) -> None:
     server = new_mariadb(server_id=3)
     with server.connect() as root, root.cursor() as cursor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.numbers import numbers
+
 from .conftest import Harness, Replica
 
 
@@ -77,7 +79,8 @@ def test_a_large_batch_goes_through_staging(replica: Replica, harness: Harness) 
     replica.create("big", "id int PRIMARY KEY, t text, b blob, bits bit(5)")
     harness.catch_up()
     replica.commit(
-        "INSERT INTO big SELECT seq, CONCAT('a\\tb\\\\', seq), X'00ff09', 5 FROM seq_1_to_3000"
+        "INSERT INTO big SELECT seq, CONCAT('a\\tb\\\\', seq), X'00ff09', 5"
+        f" FROM {numbers(1, 3000)}"
     )
     harness.catch_up()
     replica.commit(

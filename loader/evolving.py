@@ -1,0 +1,75 @@
+"""Let an ALTER happen in `raw`: the stored schema, what becomes of it, the raw table.
+
+Left: the actions of an ALTER in its place in the stream, and the catalog as it is now.
+Right: the raw table and the stored schema changed in the open transaction, which the
+caller commits with the position; or nothing changed and False: reload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from config.connections import PostgresConnection
+from loader import altering, shapes
+from loader.alterations import Action
+from loader.evolution import Evolution, evolve
+from loader.literals import Uncertain
+from loader.types import raw_name
+from replicator.binlog.schema import TableSchema
+
+log = structlog.get_logger()
+
+
+def evolve_table(
+    connection: PostgresConnection,
+    table: str,
+    actions: Sequence[Action],
+    catalog: TableSchema | None,
+) -> bool:
+    """See the module; after False the caller rolls back."""
+    known = shapes.read(connection, table)
+    if known is None:
+        return _refused(table, "its schema before the change is not known")
+    try:
+        change = evolve(known, actions, catalog)
+    except Uncertain as doubt:
+        return _refused(table, str(doubt) or "the change is not one that is known to be exact")
+    if change.renews_values and _has_exceptions(connection, table):
+        return _refused(table, "it has value exceptions")
+    if change and not altering.evolve(connection, raw_name(table), change):
+        return _refused(table, "its rows do not fit the change")
+    _carry_exceptions(connection, table, change)
+    certain = catalog is not None and catalog.hash == change.schema.hash
+    shapes.store(connection, change.schema, predicted=not certain)
+    log.info("schema_changed_in_place", table=table, certain=certain)
+    return True
+
+
+def _refused(table: str, reason: str) -> bool:
+    log.info("schema_change_reloads_table", table=table, reason=reason)
+    return False
+
+
+def _has_exceptions(connection: PostgresConnection, table: str) -> bool:
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM etl_value_exceptions WHERE table_name = %s)", [table]
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _carry_exceptions(connection: PostgresConnection, table: str, change: Evolution) -> None:
+    """Value exceptions follow their columns."""
+    if not (change.renamed or change.dropped):
+        return
+    connection.execute(
+        "DELETE FROM etl_value_exceptions WHERE table_name = %s AND column_name = ANY(%s)",
+        [table, list(change.dropped)],
+    )
+    connection.execute(
+        "UPDATE etl_value_exceptions AS e SET column_name = r.new FROM"
+        " unnest(%s::text[], %s::text[]) AS r(old, new)"
+        " WHERE e.table_name = %s AND e.column_name = r.old",
+        [[old for old, _ in change.renamed], [new for _, new in change.renamed], table],
+    )

@@ -1,0 +1,103 @@
+"""Move rows between raw tables, so that each name keeps its table. In the caller's transaction.
+
+In PostgreSQL a view, an index, a grant belongs to a table's OID, not to its name: a
+plain RENAME would carry the analysts' views of `t` away to `tempConv_t1`. So names keep
+their OIDs here, and rows are exchanged; only a name that nobody takes again lets its
+table go (`rename_for_good`).
+"""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from config.connections import PostgresConnection
+from loader import schema, shapes, tracking
+from loader.merge import bring_along, take_rows
+from loader.schema import RELOAD, TOUCHED, RawTable, helper_name, quoted
+from loader.types import raw_name
+from loader.upsert import LOADED_AT, SOURCE_TS
+from replicator.binlog.schema import TableSchema
+
+
+def shape_in_raw(connection: PostgresConnection, name: str) -> RawTable:
+    """A raw table's shape; it must be there."""
+    return schema.read_tables(connection, [name])[name]
+
+
+def copy_table(connection: PostgresConnection, source: str, target: str) -> None:
+    """Make `target` a copy of the raw table `source`: columns, rows, key."""
+    shape = shape_in_raw(connection, source)
+    schema.create_table(connection, target, shape)
+    names = quoted([*shape.names, LOADED_AT, SOURCE_TS])
+    connection.execute(
+        sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
+            sql.Identifier(target), names, names, sql.Identifier(source)
+        )
+    )
+    if shape.key:
+        schema.add_key(connection, target, schema.key_name(target), shape.key)
+
+
+def replace_rows(connection: PostgresConnection, target: str, source: str) -> None:
+    """Give a raw table the shape and rows of another; what is the same is not written."""
+    take_rows(connection, target, source, shape_in_raw(connection, source))
+
+
+def replay(connection: PostgresConnection, target: str, table: str) -> None:
+    """Bring a copy up to date with the changes that `table`'s touched table holds."""
+    bring_along(connection, target, helper_name(TOUCHED, table), shape_in_raw(connection, target))
+
+
+def rename_for_good(connection: PostgresConnection, old: str, new: str) -> None:
+    """Nobody took the old name again: the table goes with its views, indexes, grants."""
+    connection.execute(
+        sql.SQL("ALTER TABLE {} RENAME TO {}").format(sql.Identifier(old), sql.Identifier(new))
+    )
+    key = schema.key_name(old)
+    found = connection.execute(
+        "SELECT 1 FROM pg_constraint WHERE conname = %s AND conrelid = to_regclass(%s)",
+        [key, sql.Identifier(new).as_string(connection)],
+    ).fetchone()
+    if found:
+        connection.execute(
+            sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
+                sql.Identifier(new), sql.Identifier(key), sql.Identifier(schema.key_name(new))
+            )
+        )
+
+
+def reveal(connection: PostgresConnection, table_schema: TableSchema, shape: RawTable) -> None:
+    """A table that grew unseen, all in its touched table, becomes what readers see."""
+    table = table_schema.name
+    grown, helper = helper_name(TOUCHED, table), helper_name(RELOAD, table)
+    schema.drop_helpers(connection, [helper])
+    connection.execute(
+        sql.SQL(
+            "CREATE UNLOGGED TABLE {} AS SELECT {}, NULL::timestamptz AS {}, {} FROM {}"
+            " WHERE NOT _deleted"
+        ).format(
+            sql.Identifier(helper),
+            quoted(shape.names),
+            sql.Identifier(LOADED_AT),
+            sql.Identifier(SOURCE_TS),
+            sql.Identifier(grown),
+        )
+    )
+    connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(helper)))
+    take_rows(connection, raw_name(table), helper, shape)
+    schema.drop_helpers(connection, [helper, grown])
+    count = connection.execute(
+        sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(raw_name(table)))
+    ).fetchone()
+    tracking.note_loaded(connection, table, int(count[0]) if count else 0, table_schema.hash)
+    shapes.store(connection, table_schema)
+
+
+def has_as_many_rows(connection: PostgresConnection, table: str) -> bool:
+    """Has what grows unseen at least as many rows as what readers see?"""
+    row = connection.execute(
+        sql.SQL("SELECT (SELECT count(*) FROM {} WHERE NOT _deleted) >= count(*) FROM {}").format(
+            sql.Identifier(helper_name(TOUCHED, table)), sql.Identifier(raw_name(table))
+        )
+    ).fetchone()
+    return row is not None and bool(row[0])

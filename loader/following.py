@@ -1,0 +1,309 @@
+"""What rows events do not tell: schema changes, leg 1's notices, copies that became whole.
+
+Left: statements of the replica's binlog, notices, and the copies of the `LoadWorker`,
+each at its place in the stream. Right: `raw` and the tables' lives brought in line.
+Whoever acts here first has the batch before it written, so that nothing is out of
+order; that is what `Ledger.write` is for, here and only here called with actions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import structlog
+
+from config.connections import MySQLConnection, PostgresConnection
+from config.errors import translated
+from config.settings import Settings
+from config.tables import TableRules
+from loader import replica as rep
+from loader import schema, shapes, tracking
+from loader.alterations import Action as Alteration
+from loader.evolving import evolve_table
+from loader.keyless import load_keyless
+from loader.ledger import Ledger
+from loader.lifecycle import Table
+from loader.merge import helpers_of
+from loader.notices import NoticeReader, Notices
+from loader.reload import Connections, Copier, LoadedTable
+from loader.renaming import STANDING
+from loader.rows import TablePlan
+from loader.standing import Standing
+from loader.statements import Replica, TableChanges, changes_of
+from loader.tracking import DROPPED, STREAMING, WAITING
+from loader.types import raw_name
+from loader.writer import Action
+from replicator.binlog.position import ReplicaPosition
+from replicator.binlog.schema import schemas_from_catalog
+from replicator.binlog.transactions import Statement
+
+log = structlog.get_logger()
+
+DOUBT_SECONDS = 1.0
+"""So long the catalog must contradict us at one position before it is believed."""
+
+
+class Follower:
+    """See the module. `connect_copy` opens what a copy on the writing connection needs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        rules: TableRules,
+        replica: Replica,
+        query: MySQLConnection,
+        ledger: Ledger,
+        connect_copy: Callable[[PostgresConnection], Connections],
+        notices: NoticeReader,
+    ) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._replica = replica
+        self._query = query
+        self._ledger = ledger
+        self._tables = ledger.tables
+        self._connect_copy = connect_copy
+        self._notices = notices
+        tuning = settings.loader
+        self._standing = Standing(
+            ledger,
+            (tuning.rename_seconds, tuning.replacement_seconds),
+            self._load,
+            self._drop,
+        )
+        self._doubted: dict[str, tuple[ReplicaPosition, float]] = {}
+        with translated(settings.analytics.label):
+            self._standing.restore(shapes.read_standing(ledger.postgres))
+            self._predicted = shapes.predictions(ledger.postgres)
+            ledger.postgres.rollback()
+
+    def heed(self, notices: Notices) -> None:
+        """Act on what leg 1 says about its tables, at this point of the stream."""
+        named = notices.streaming | set(notices.requests.values())
+        names = {name for name in named if self._rules.carries(name)}
+        if names:
+            self._ledger.write()
+            self._load(names)
+        for number, name in notices.requests.items():
+            self._tables.get(name).requests.append(number)
+
+    def _load(self, names: set[str]) -> None:
+        """See that each table's copy is later than the present position."""
+        self._standing.release(names)
+        there = self._ledger.raw_tables([raw_name(name) for name in names])
+        touched = [schema.helper_name(schema.TOUCHED, name) for name in names]
+        for name in sorted(names):
+            exists = raw_name(name) in there
+            self._tables.load(name, exists=exists, at=self._ledger.offset.replica)
+        self._ledger.write([partial(schema.drop_helpers, helpers=touched)])
+
+    def statement(self, statement: Statement) -> None:
+        """Follow a statement that the replica logged as text."""
+        changes = changes_of(statement.query, self._replica, self._rules.carries)
+        if changes:
+            self._ledger.write()
+        if not statement.in_transaction:
+            self._ledger.advance(statement.position)
+        if changes:
+            self._follow(changes)
+
+    def _follow(self, changes: TableChanges) -> None:
+        """Act on a schema change, the batch before it being written."""
+        log.info(
+            "schema_change",
+            created=changes.created,
+            dropped=changes.dropped,
+            truncated=changes.truncated,
+            altered=changes.altered,
+        )
+        known = self._tables.by_name
+        with translated(self._settings.analytics.label):
+            gone = self._standing.dropped(n for n in changes.dropped if n in known)
+            self._drop(gone)
+            self._standing.complete()
+            if changes.renames:
+                self._notices.seed_streaming(self._standing.renamed(changes.renames))
+        self._truncate(changes.truncated)
+        self._create([n for n in changes.created if not self._grows(n, changes)])
+        altered = {n for n in changes.altered if n in known}
+        self._load_known({n for n in altered if not self._altered(n, changes.alteration)})
+
+    def _drop(self, names: list[str]) -> None:
+        if not names:
+            return
+        actions: list[Action] = []
+        finished: list[int] = []
+        for name in names:
+            finished += self._tables.drop(name).take_requests()
+            actions.append(partial(_drop_action, table=name))
+        self._ledger.write(actions)
+        self._ledger.finish(finished)
+
+    def _truncate(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            table = self._tables.by_name.get(name)
+            if table is None or self._ledger.is_behind_watermark(table):
+                continue
+            if self._standing.truncated(name):
+                continue
+            loading = table.loading
+            if table.state == STREAMING or loading:
+                self._ledger.write([] if table.hidden else [partial(_empty_action, table=name)])
+            if loading:
+                self._load({name})
+
+    def _grows(self, name: str, changes: TableChanges) -> bool:
+        """Is this a new table behind a name that stands?"""
+        if not self._standing or not changes.born_empty:
+            return False
+        with translated(self._settings.replication.label):
+            copied = rep.unfinished_tables(self._query, self._replica.database)
+        with translated(self._settings.analytics.label):
+            grows = self._standing.created(name, born_empty=name not in copied)
+        if grows:
+            self._notices.seed_streaming([name])
+        return grows
+
+    def _create(self, names: Sequence[str]) -> None:
+        """New tables: load those that leg 1 streams already, let the others wait for its word."""
+        if not names:
+            return
+        with translated(self._settings.replication.label):
+            streaming = rep.streaming_tables(self._query, self._replica.database)
+        for name in names:
+            table = self._tables.get(name)
+            if table.state in (DROPPED, STANDING):
+                self._tables.enter(table, WAITING)
+        self._load({name for name in names if name in streaming})
+
+    def _load_known(self, names: set[str]) -> None:
+        live = {n for n in names if self._tables.get(n).state not in (WAITING, DROPPED)}
+        keep = {n for n in live if not self._ledger.is_behind_watermark(self._tables.get(n))}
+        if keep:
+            self._load(keep)
+
+    def _altered(self, name: str, actions: Sequence[Alteration] | None) -> bool:
+        """Do to a raw table what an ALTER did to its table; False where it must be reloaded."""
+        table = self._tables.get(name)
+        if actions == () or self._standing.altered(name):
+            return True
+        if actions is None or table.state != STREAMING or self._ledger.is_behind_watermark(table):
+            return False
+        with translated(self._settings.replication.label):
+            catalog = schemas_from_catalog(self._query, self._replica.database, [name]).get(name)
+        with translated(self._settings.analytics.label):
+            done = evolve_table(self._ledger.postgres, name, actions, catalog)
+        if done:
+            table.writer = None
+            self._predicted = shapes.predictions(self._ledger.postgres)
+            self._ledger.write()
+        else:
+            self._ledger.postgres.rollback()
+        return done
+
+    def settle(self, *, idle: bool) -> None:
+        """What only time, or the end of the stream, can tell; called at every step."""
+        if self._standing:
+            with translated(self._settings.analytics.label):
+                self._standing.settle(time.monotonic())
+        if idle and self._predicted:
+            self._confirm()
+
+    def _confirm(self) -> None:
+        """At the end of the stream the catalog must say what we worked out from statements.
+
+        A server shows a schema change before it logs it, so one look may be too early.
+        """
+        with translated(self._settings.replication.label):
+            catalog = schemas_from_catalog(self._query, self._replica.database, self._predicted)
+            at_end = rep.binlog_end(self._query) == self._ledger.offset.replica
+        waiting = dict(self._predicted)
+        for name, predicted in waiting.items():
+            found = catalog.get(name)
+            if found is not None and found.hash == predicted:
+                self._confirmed(name)
+            elif not at_end:
+                self._doubted.pop(name, None)
+            elif self._doubts_again(name):
+                self._mistaken(name)
+        if len(self._predicted) < len(waiting):
+            self._ledger.write()
+
+    def _doubts_again(self, name: str) -> bool:
+        """Was the catalog otherwise at this very position some time ago as well?"""
+        position, now = self._ledger.offset.replica, time.monotonic()
+        before, since = self._doubted.setdefault(name, (position, now))
+        if before != position:
+            self._doubted[name] = (position, now)
+            return False
+        return now - since > DOUBT_SECONDS
+
+    def see(self, plans: Iterable[TablePlan]) -> None:
+        """Compare what we worked out with table maps, before their rows are taken in."""
+        for plan in plans:
+            predicted = self._predicted.get(plan.table)
+            if predicted == plan.schema.hash:
+                self._confirmed(plan.table)
+            elif predicted is not None:
+                self._mistaken(plan.table)
+
+    def _confirmed(self, name: str) -> None:
+        del self._predicted[name]
+        self._doubted.pop(name, None)
+        self._ledger.drain()
+        with translated(self._settings.analytics.label):
+            shapes.confirm(self._ledger.postgres, name)
+
+    def _mistaken(self, name: str) -> None:
+        """Reload what an ALTER did otherwise than we thought."""
+        log.warning("schema_not_as_predicted", table=name, remedy="reloading the table")
+        self._confirmed(name)
+        self._ledger.write()
+        self._load_known({name})
+
+    def take_copies(self, copies: Iterable[LoadedTable]) -> None:
+        """Note the copies that became whole; the ledger merges them when their time has come."""
+        for loaded in copies:
+            table = self._tables.arrived(loaded)
+            if table is None:
+                continue
+            if loaded.schema is None:
+                self._vanished(table)
+            elif not loaded.schema.primary_key:
+                self._load_keyless(table)
+
+    def _vanished(self, table: Table) -> None:
+        """The replica has no such table (any more): the stream will say so, if it has not."""
+        log.warning("table_absent", table=table.name)
+        self._ledger.write()
+        self._drop([table.name])
+
+    def _load_keyless(self, table: Table) -> None:
+        """A table without a key is copied here, while the stream waits."""
+        self._ledger.write()
+        postgres = self._ledger.postgres
+        connections = self._connect_copy(postgres)
+        try:
+            mark = load_keyless(Copier(connections, self._replica.database), postgres, table.name)
+        finally:
+            connections.close_replica()
+        table.watermark = mark.position if mark else None
+        finished = table.take_requests()
+        self._tables.merged([table])
+        self._ledger.write()
+        self._ledger.finish(finished)
+
+
+def _drop_action(connection: PostgresConnection, table: str) -> None:
+    schema.drop_helpers(connection, helpers_of(table))
+    schema.drop_table(connection, raw_name(table))
+    tracking.set_watermark(connection, table, None)
+    tracking.clear_all_exceptions(connection, table)
+    shapes.forget(connection, table)
+
+
+def _empty_action(connection: PostgresConnection, table: str) -> None:
+    schema.empty_table(connection, raw_name(table))
+    tracking.clear_all_exceptions(connection, table)

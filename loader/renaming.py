@@ -1,0 +1,149 @@
+"""One RENAME statement whose rows are all in `raw`: names keep their tables, rows move.
+
+Left: the moves of a statement, and which names stand. Right: raw tables, tables' lives
+and stands as they are after it, in the open transaction. See `standing`, whose part
+this is.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from loader import exchange, schema, shapes
+from loader.ledger import Ledger
+from loader.lifecycle import Table
+from loader.moves import Moves
+from loader.schema import TOUCHED, helper_name
+from loader.tracking import LOADING, RELOADING, STREAMING
+from loader.types import raw_name
+
+STANDING = "standing"
+"""The state of a name that has no table on the replica, and whose rows readers still see."""
+_SWAP = "_swap_"
+
+
+@dataclass(slots=True)
+class Stand:
+    """One name. `owner`: where its table went; `waiting`: that table's rows are here."""
+
+    owner: str | None
+    since: float
+    waiting: bool = False
+    growing: bool = False
+    born: bool = False
+    """The touched table holds all of the growing table."""
+
+
+class Renaming:
+    """One RENAME statement, all of whose rows are in `raw`."""
+
+    def __init__(self, ledger: Ledger, stands: dict[str, Stand], found: Moves) -> None:
+        self._connection = ledger.postgres
+        self._tables = ledger.tables
+        self._stands = stands
+        self._found = found
+        self._places = {n: raw_name(n) for n, t in self._tables.by_name.items()
+                        if t.state == STREAMING}  # fmt: skip
+        self._places |= {s.owner: raw_name(n) for n, s in stands.items() if s.waiting and s.owner}
+        there = schema.read_tables(self._connection, [raw_name(n) for n in found.moved])
+        self._there = {name for name in found.moved if raw_name(name) in there}
+        self._swaps: list[str] = []
+
+    def run(self) -> None:
+        contents = [content for content in self._found.moved.values() if content]
+        kept = {name: shapes.read(self._connection, name) for name in contents}
+        lazy = self._lazy()
+        for name in sorted(self._there):
+            self._save_content_of(name)
+        for name, content in self._found.moved.items():
+            assert content is not None
+            if name in lazy:
+                self._wait(name, content)
+            else:
+                self._move(name, content)
+        self._let_go()
+        for name in self._found.gone:
+            shapes.forget(self._connection, name)
+        for name, content in self._found.moved.items():
+            known = kept.get(content or "")
+            if known is not None:
+                shapes.store(self._connection, replace(known, name=name))
+        schema.drop_helpers(self._connection, self._swaps)
+
+    def _lazy(self) -> set[str]:
+        """Names that can wait: their rows stand under a name that nobody has."""
+        return {
+            name
+            for name, content in self._found.moved.items()
+            if content
+            and name not in self._there
+            and content in self._found.gone
+            and content not in self._stands
+            and self._tables.get(content).state == STREAMING
+        }
+
+    def _save_content_of(self, name: str) -> None:
+        """Copy away what a raw table holds for another name, before it is overwritten."""
+        new = self._found.moved[name]
+        place = raw_name(name)
+        for content, held in list(self._places.items()):
+            goes_to = self._found.name_of(content)
+            if held != place or content == new or goes_to in self._found.gone:
+                continue
+            copy = raw_name(goes_to)
+            if goes_to in self._there:
+                copy = helper_name(_SWAP, goes_to)
+                self._swaps.append(copy)
+            exchange.copy_table(self._connection, place, copy)
+            self._places[content] = copy
+            if goes_to == content:
+                self._settle(self._tables.get(content), content)
+        stand = self._stands.get(name)
+        if stand is not None:
+            stand.waiting = False
+
+    def _wait(self, name: str, content: str) -> None:
+        table = self._tables.get(name)
+        self._stands[content] = Stand(name, time.monotonic(), waiting=True)
+        self._tables.enter(table, LOADING)
+        table.hidden, table.touched, table.writer, table.request = True, False, None, None
+        schema.drop_helpers(self._connection, [helper_name(TOUCHED, name)])
+        self._tables.enter(self._tables.drop(content), STANDING)
+        shapes.note_standing(self._connection, content, name)
+
+    def _move(self, name: str, content: str) -> None:
+        place, own = self._places[content], raw_name(name)
+        if place != own and name in self._there:
+            exchange.replace_rows(self._connection, own, place)
+        elif place != own:
+            exchange.copy_table(self._connection, place, own)
+        for stand in self._stands.values():
+            stand.waiting = stand.waiting and stand.owner != content
+        self._settle(self._tables.get(name), content)
+        if self._stands.pop(name, None) is not None:
+            shapes.forget_standing(self._connection, name)
+
+    def _settle(self, table: Table, content: str) -> None:
+        """A table's rows stand in its own raw table: add the changes made under `content`."""
+        source = self._tables.get(content)
+        if source.touched:
+            exchange.replay(self._connection, raw_name(table.name), content)
+            schema.drop_helpers(self._connection, [helper_name(TOUCHED, content)])
+        if table.state in (LOADING, RELOADING, STREAMING):
+            self._tables.drop(table.name)
+        self._tables.enter(table, STREAMING)
+
+    def _let_go(self) -> None:
+        for name in self._found.gone:
+            if name in self._stands:
+                continue
+            had_rows = self._tables.get(name).state == STREAMING
+            table = self._tables.drop(name)
+            if had_rows:  # its readers see them until it is sure that nobody takes the name
+                self._stands[name] = Stand(None, time.monotonic())
+                self._tables.enter(table, STANDING)
+                shapes.note_standing(self._connection, name, None)
+        for stand in self._stands.values():
+            if stand.owner in self._found.gone:
+                stand.owner = self._found.name_of(stand.owner)

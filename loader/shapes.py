@@ -1,0 +1,121 @@
+"""Each table's MySQL schema at the stream's position, kept in PostgreSQL with the rows.
+
+Left: the schema of a copy's snapshot, or the one that an ALTER led to. Right: the same
+when the next ALTER comes, before and after a restart. A schema that was worked out from
+a statement is `predicted` until the catalog or a table map has said the same. The names
+whose raw tables stand for others (see `standing`) are kept here too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+from config.connections import PostgresConnection
+from replicator.binlog.schema import Column, ColumnType, TableSchema
+
+_DDL = """
+CREATE TABLE IF NOT EXISTS etl_table_schema (
+  table_name text PRIMARY KEY,
+  schema_hash text NOT NULL,
+  predicted boolean NOT NULL,
+  definition jsonb NOT NULL,
+  changed_at timestamptz NOT NULL DEFAULT statement_timestamp());
+CREATE TABLE IF NOT EXISTS etl_standing (
+  table_name text PRIMARY KEY,
+  moved_to text,
+  since timestamptz NOT NULL DEFAULT statement_timestamp());
+"""
+
+
+def create_tables(connection: PostgresConnection) -> None:
+    """Create our tables where they are missing; commits."""
+    connection.execute("SET LOCAL client_min_messages = warning")
+    connection.execute(_DDL)
+    connection.commit()
+
+
+def store(connection: PostgresConnection, schema: TableSchema, *, predicted: bool = False) -> None:
+    """Remember a table's schema; `changed_at` moves only when it is another one."""
+    connection.execute(
+        "INSERT INTO etl_table_schema VALUES (%s, %s, %s, %s) ON CONFLICT (table_name) DO UPDATE"
+        " SET schema_hash = EXCLUDED.schema_hash, predicted = EXCLUDED.predicted,"
+        " definition = EXCLUDED.definition, changed_at = CASE WHEN"
+        " etl_table_schema.schema_hash = EXCLUDED.schema_hash THEN etl_table_schema.changed_at"
+        " ELSE EXCLUDED.changed_at END",
+        [schema.name, schema.hash, predicted, json.dumps(asdict(schema))],
+    )
+    connection.execute(
+        "UPDATE etl_transform_status SET schema_hash = %s WHERE table_name = %s"
+        " AND schema_hash IS DISTINCT FROM %s",
+        [schema.hash, schema.name, schema.hash],
+    )
+
+
+def read(connection: PostgresConnection, table: str) -> TableSchema | None:
+    """A table's schema; None where none is known."""
+    row = connection.execute(
+        "SELECT definition FROM etl_table_schema WHERE table_name = %s", [table]
+    ).fetchone()
+    return _schema(row[0]) if row else None
+
+
+def _schema(held: dict[str, Any]) -> TableSchema:
+    columns = tuple(
+        Column(
+            column["name"],
+            ColumnType(**{**column["type"], "values": tuple(column["type"]["values"])}),
+            column["nullable"],
+            column["key_position"],
+        )
+        for column in held["columns"]
+    )
+    return TableSchema(held["name"], columns, tuple(held["primary_key"]))
+
+
+def predictions(connection: PostgresConnection) -> dict[str, str]:
+    """Tables whose schema nothing has confirmed yet, with its hash."""
+    rows = connection.execute(
+        "SELECT table_name, schema_hash FROM etl_table_schema WHERE predicted"
+    )
+    return dict(rows.fetchall())
+
+
+def confirm(connection: PostgresConnection, table: str) -> None:
+    """The catalog, or a table map, has said the same."""
+    connection.execute(
+        "UPDATE etl_table_schema SET predicted = false WHERE table_name = %s", [table]
+    )
+
+
+def rename(connection: PostgresConnection, old: str, new: str) -> None:
+    """A table is called otherwise from here on."""
+    known = read(connection, old)
+    forget(connection, old)
+    if known is not None:
+        store(connection, replace(known, name=new))
+
+
+def forget(connection: PostgresConnection, table: str) -> None:
+    """A table is gone."""
+    connection.execute("DELETE FROM etl_table_schema WHERE table_name = %s", [table])
+
+
+def note_standing(connection: PostgresConnection, table: str, moved_to: str | None) -> None:
+    """A raw table keeps its rows for its readers while its name has no table, or a growing one."""
+    connection.execute(
+        "INSERT INTO etl_standing VALUES (%s, %s) ON CONFLICT (table_name) DO UPDATE"
+        " SET moved_to = EXCLUDED.moved_to",
+        [table, moved_to],
+    )
+
+
+def forget_standing(connection: PostgresConnection, table: str) -> None:
+    """A raw table shows its own rows again, or is gone."""
+    connection.execute("DELETE FROM etl_standing WHERE table_name = %s", [table])
+
+
+def read_standing(connection: PostgresConnection) -> dict[str, str | None]:
+    """Names that stand, and where their tables went."""
+    return dict(connection.execute("SELECT table_name, moved_to FROM etl_standing").fetchall())

@@ -1,0 +1,292 @@
+"""Names whose raw tables stand while RENAME and CREATE go on behind them.
+
+OpenDental alters a large table by RENAME t → tempConv_t1, CREATE TABLE t LIKE it, ALTER,
+re-INSERT of every row from several connections, DROP tempConv_t1. Readers of `raw.t` see
+the old rows until the new ones are whole, and never another OID:
+
+* RENAME t → x: `raw.t` *stands*. x is *waiting*: its rows are those in `raw.t`, its own
+  changes go to its touched table. Nothing is copied.
+* CREATE TABLE t: t *grows* in its touched table, which has all its rows, as it was born
+  empty in the stream. ALTERs before the first row cost nothing.
+* DROP x: t is whole. In the same transaction as that position its rows take the place
+  of the old ones, only the differences being written.
+
+A name that nobody takes again lets its table go after `rename_seconds` (x is then the
+renamed table, views and all). A table that grows while x stays is whole when it is quiet
+and has as many rows as before, or has been quiet for `replacement_seconds`. Whatever
+does not fit (no key, value exceptions, an ALTER over grown rows) is reloaded at the same
+moment instead. docs/decisions/0012 has the argument.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+
+from config.connections import PostgresConnection
+from loader import exchange, schema, shapes, tracking
+from loader.ledger import Ledger
+from loader.lifecycle import Table
+from loader.moves import Moves, moves
+from loader.renaming import STANDING, Renaming, Stand
+from loader.schema import TOUCHED, RawTable, helper_name
+from loader.tracking import LOADING, RELOADING, STREAMING, WAITING
+from loader.types import raw_name
+
+log = structlog.get_logger()
+
+QUIET_SECONDS = 3.0
+
+
+class Standing:
+    """See the module. `reload` asks for copies; `drop` lets raw tables go."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        seconds: tuple[float, float],
+        reload: Callable[[set[str]], None],
+        drop: Callable[[list[str]], None],
+    ) -> None:
+        self._ledger = ledger
+        self._tables = ledger.tables
+        self._rename_seconds, self._replacement_seconds = seconds
+        self._reload = reload
+        self._drop = drop
+        self._stands: dict[str, Stand] = {}
+        self._whole: list[str] = []
+        """Names whose owner is gone: to be shown once its drop is written."""
+
+    def __bool__(self) -> bool:
+        return bool(self._stands)
+
+    # --- RENAME --------------------------------------------------------------------------
+
+    def renamed(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        """Follow a RENAME, the batch before it being written; the names that are followed on.
+
+        A table that leg 1 does not stream yet is nobody's under its old name, and waits for
+        leg 1's word under its new one.
+        """
+        followed = (STREAMING, LOADING, RELOADING)
+        names = [n for n, t in self._tables.by_name.items() if t.state in followed]
+        for name in {old for old, _ in pairs} - {new for _, new in pairs}:
+            if name in self._tables.by_name and self._tables.get(name).state == WAITING:
+                self._tables.drop(name)
+        found = moves(pairs, names)
+        contents = [content for content in found.moved.values() if content]
+        if len(contents) == len(found.moved) and all(map(self._is_easy, contents)):
+            Renaming(self._ledger, self._stands, found).run()
+            self._ledger.write()
+        else:
+            self._rename_by_reload(found)
+        return [name for name, content in found.moved.items() if content]
+
+    def _is_easy(self, content: str) -> bool:
+        """Are its rows in `raw`, and can they be told apart?"""
+        table = self._tables.get(content)
+        here = table.state == STREAMING or self._waits(content) is not None
+        if not here:
+            return False
+        place = raw_name(self._waits(content) or content)
+        found = schema.read_tables(self._ledger.postgres, [place]).get(place)
+        faulty = content in tracking.tables_with_exceptions(self._ledger.postgres)
+        return found is not None and bool(found.key) and not faulty
+
+    def _waits(self, name: str) -> str | None:
+        """The name whose raw table has this one's rows."""
+        return next((n for n, s in self._stands.items() if s.waiting and s.owner == name), None)
+
+    def _rename_by_reload(self, found: Moves) -> None:
+        now = time.monotonic()
+        for name in found.gone:
+            table = self._tables.drop(name)
+            holder = self._waits(name)
+            if holder is not None:
+                self._stands[holder].waiting = False
+            if name not in self._stands:
+                self._stands[name] = Stand(found.name_of(name), now)
+            self._tables.enter(table, STANDING)
+            shapes.note_standing(self._ledger.postgres, name, self._stands[name].owner)
+        self._ledger.write()
+        self._reload({name for name, content in found.moved.items() if content})
+
+    # --- the life of a standing name -----------------------------------------------------
+
+    def created(self, name: str, *, born_empty: bool) -> bool:
+        """CREATE TABLE; True where the name stands and grows from here."""
+        stand = self._stands.get(name)
+        if stand is None or not born_empty:
+            return False
+        stand.growing = stand.born = True
+        stand.since = time.monotonic()
+        self._grow_anew(name)
+        self._ledger.write()
+        return True
+
+    def _grow_anew(self, name: str) -> None:
+        table = self._tables.get(name)
+        self._tables.enter(table, RELOADING)
+        table.hidden, table.touched, table.writer, table.request = True, False, None, None
+        schema.drop_helpers(self._ledger.postgres, [helper_name(TOUCHED, name)])
+
+    def altered(self, name: str) -> bool:
+        """ALTER; True where the table grows, so that nothing has to be done now."""
+        stand = self._stands.get(name)
+        if stand is None or not stand.growing:
+            return False
+        stand.born = stand.born and not self._tables.get(name).touched
+        self._tables.get(name).writer = None
+        return True
+
+    def truncated(self, name: str) -> bool:
+        """TRUNCATE; True where the table grows, and begins anew."""
+        stand = self._stands.get(name)
+        if stand is None or not stand.growing:
+            return False
+        stand.born = True
+        self._grow_anew(name)
+        self._ledger.write()
+        return True
+
+    def dropped(self, names: Iterable[str]) -> list[str]:
+        """DROP TABLE; the names whose raw tables are to go now."""
+        gone = []
+        for name in names:
+            stand = self._stands.get(name)
+            if stand is not None and stand.growing:
+                self._stop_growing(name, stand)
+            else:
+                gone.append(name)
+                gone += self._owner_dropped(name)
+        return gone
+
+    def _stop_growing(self, name: str, stand: Stand) -> None:
+        stand.growing = stand.born = False
+        stand.since = time.monotonic()
+        self._tables.enter(self._tables.drop(name), STANDING)
+        schema.drop_helpers(self._ledger.postgres, [helper_name(TOUCHED, name)])
+
+    def _owner_dropped(self, owner: str) -> list[str]:
+        """What stood for the dropped table: whole now, or gone with it."""
+        gone = []
+        for name, stand in list(self._stands.items()):
+            if stand.owner != owner:
+                continue
+            stand.owner, stand.waiting = None, False
+            if stand.growing:
+                self._whole.append(name)
+            elif self._tables.get(name).state == STANDING:
+                del self._stands[name]
+                shapes.forget_standing(self._ledger.postgres, name)
+                gone.append(name)
+        return gone
+
+    def complete(self) -> None:
+        """Show the tables that became whole with what has just been dropped."""
+        whole, self._whole = self._whole, []
+        for name in whole:
+            self._complete(name)
+
+    def release(self, names: Iterable[str]) -> None:
+        """These names are loaded from the replica: give waiting tables their rows first."""
+        changed = False
+        for name in names:
+            holder = self._waits(name)
+            if holder is not None:
+                self._stands[holder].waiting = False
+                self._tables.drop(name)
+                changed = True
+            stand = self._stands.get(name)
+            if stand is None:
+                continue
+            self._give_rows(name, stand)
+            del self._stands[name]
+            shapes.forget_standing(self._ledger.postgres, name)
+            self._tables.enter(self._tables.drop(name), WAITING)
+            self._tables.get(name).hidden = changed = True
+        if changed:
+            self._ledger.write()
+
+    def _give_rows(self, name: str, stand: Stand) -> None:
+        """The owner gets a raw table of its own, with the rows that stand here."""
+        if not stand.waiting or stand.owner is None:
+            return
+        connection = self._ledger.postgres
+        exchange.copy_table(connection, raw_name(name), raw_name(stand.owner))
+        _arrive(connection, self._tables.get(stand.owner))
+        self._tables.merged([self._tables.get(stand.owner)])
+        stand.waiting = False
+
+    def _complete(self, name: str) -> None:
+        """A table that grew is whole: show it, with the position that says so."""
+        stand, table = self._stands[name], self._tables.get(name)
+        connection = self._ledger.postgres
+        plan = table.writer[0] if table.writer else None
+        faulty = name in tracking.tables_with_exceptions(connection)
+        if not stand.born or plan is None or not plan.key or faulty:
+            self._reload({name})
+            return
+        self._give_rows(name, stand)
+        exchange.reveal(connection, plan.schema, RawTable(plan.columns, plan.key_columns))
+        del self._stands[name]
+        shapes.forget_standing(connection, name)
+        self._tables.merged([table])
+        self._ledger.write()
+        log.info("replacement_complete", table=name)
+
+    # --- time ----------------------------------------------------------------------------
+
+    def settle(self, now: float) -> None:
+        """Let go what has stood long enough; called now and then."""
+        for name, stand in list(self._stands.items()):
+            quiet_since = max(stand.since, self._tables.get(name).seen_at)
+            if stand.growing and self._is_whole(name, now - quiet_since):
+                self._ledger.write()
+                self._complete(name)
+            elif not stand.growing and now - stand.since > self._rename_seconds:
+                self._let_go(name, stand)
+
+    def _is_whole(self, name: str, quiet: float) -> bool:
+        if quiet > self._replacement_seconds:
+            return True
+        if quiet < QUIET_SECONDS or not self._tables.get(name).touched:
+            return False
+        self._ledger.drain()
+        whole = exchange.has_as_many_rows(self._ledger.postgres, name)
+        self._ledger.postgres.rollback()
+        return whole
+
+    def _let_go(self, name: str, stand: Stand) -> None:
+        """Nobody took the name again."""
+        if self._tables.get(name).state != STANDING:
+            return  # leg 1 is copying a table of that name
+        self._ledger.write()
+        del self._stands[name]
+        connection = self._ledger.postgres
+        shapes.forget_standing(connection, name)
+        if stand.waiting and stand.owner is not None:
+            owner = self._tables.get(stand.owner)
+            exchange.rename_for_good(connection, raw_name(name), raw_name(stand.owner))
+            _arrive(connection, owner)
+            self._tables.merged([owner])
+        self._drop([name])
+
+    def restore(self, standing: dict[str, str | None]) -> None:
+        """Take up what stood when the loader ended; what waited for rows is loaded."""
+        for name, owner in standing.items():
+            table = self._tables.get(name)
+            growing = table.loading
+            self._stands[name] = Stand(owner, time.monotonic(), growing=growing)
+            if growing:
+                self._tables.enter(self._tables.drop(name), RELOADING)
+                table.hidden = True
+
+
+def _arrive(connection: PostgresConnection, table: Table) -> None:
+    """A table's rows have come to its own raw table: bring them up to date."""
+    if table.touched:
+        exchange.replay(connection, raw_name(table.name), table.name)
+        schema.drop_helpers(connection, [helper_name(TOUCHED, table.name)])

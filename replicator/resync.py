@@ -181,6 +181,7 @@ class Resync(threading.Thread):
             source_database=room.source_db,
             limit=room.batch_bytes,
             reconciler=room.reconciler,
+            rows_v2=not room.identity.mariadb,
         )
         self._reader = TransactionReader(offset.position)
         self._pending.clear()

@@ -101,7 +101,9 @@ class ResyncDesk:
             self._session.binlog(settings.replicator.server_id + 1 + request.id % RESYNC_IDS)
         )
         return ResyncRoom(
-            self._session.copier(catalog, kept(self._session.raw_source()), replica, reconciler),
+            kept(
+                self._session.copier(catalog, kept(self._session.raw_source()), replica, reconciler)
+            ),
             reconciler,
             replica,
             stream,

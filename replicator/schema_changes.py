@@ -347,22 +347,36 @@ def signature(connection: Any, database: str, table: str) -> str | None:
         if error.args[0] == _NO_SUCH_TABLE:
             return None
         raise
-    # The engine knows a table by its file's name, in which other letters are escaped.
+    mariadb = "mariadb" in str(connection.server_version).lower()
+    ids = (_ids_on_mariadb if mariadb else _ids_on_mysql)(connection, database, table)
+    return hashlib.sha256(json.dumps([definition, ids]).encode()).hexdigest()
+
+
+def _ids_on_mariadb(connection: Any, database: str, table: str) -> Any:
+    """The ids of the table and its partitions, known by their files' escaped names."""
     file = fetch(
         connection,
         "SELECT CONVERT(CONCAT(CAST(CONVERT(%s USING filename) AS BINARY), '/',"
         " CAST(CONVERT(%s USING filename) AS BINARY)) USING utf8mb3)",
         [database, table],
     )[0][0]
-    ids = fetch(
+    return fetch(
         connection,
-        f"SELECT table_id FROM information_schema.{_innodb_tables(connection)}"
+        "SELECT table_id FROM information_schema.innodb_sys_tables"
         " WHERE name = %s OR LEFT(name, %s) = %s ORDER BY table_id",
         [file, len(file) + 3, file + "#P#"],
     )
-    return hashlib.sha256(json.dumps([definition, ids]).encode()).hexdigest()
 
 
-def _innodb_tables(connection: Any) -> str:
-    mariadb = "mariadb" in str(connection.server_version).lower()
-    return "innodb_sys_tables" if mariadb else "innodb_tables"
+def _ids_on_mysql(connection: Any, database: str, table: str) -> Any:
+    """The ids of the files of the table and its partitions, named there as the tables are.
+
+    MySQL escapes tables' names for nobody; every table has a file (innodb_file_per_table).
+    """
+    file = f"{database}/{table}"
+    return fetch(
+        connection,
+        "SELECT space FROM information_schema.innodb_tablespaces"
+        " WHERE name = %s OR LEFT(name, %s) = %s ORDER BY space",
+        [file, len(file) + 3, file + "#p#"],
+    )

@@ -23,6 +23,9 @@ from replicator.ddl_session import (
 from replicator.source import Identity
 from replicator.tracking import fetch
 
+_COLLATIONS_OF_MANY_CHARSETS = 101000
+"""MariaDB 10.10 brought collations that are one name, and an id, for each of several charsets."""
+
 
 class Statements:
     """Statements of `source_db` as they concern `replica_db`."""
@@ -76,6 +79,16 @@ class Statements:
         return reset_statements(self._context)
 
 
+def _collation_names(replica: Identity) -> str:
+    """A query for ids and names. MariaDB's younger collations have an id for each charset."""
+    if replica.mariadb and replica.number >= _COLLATIONS_OF_MANY_CHARSETS:
+        return (
+            "SELECT id, full_collation_name"
+            " FROM information_schema.collation_character_set_applicability"
+        )
+    return "SELECT id, collation_name FROM information_schema.collations"
+
+
 def read_statements(
     catalog: Any,
     replica: Any,
@@ -98,9 +111,7 @@ def read_statements(
         replica_version=replica_identity.number,
         time_zone=_offset_of(catalog) if zone == "SYSTEM" else str(zone),
         explicit_defaults_for_timestamp=bool(timestamp_defaults),
-        collation_names=dict(
-            fetch(replica, "SELECT id, collation_name FROM information_schema.collations")
-        ),
+        collation_names=dict(fetch(replica, _collation_names(replica_identity))),
     )
     return Statements(
         context,

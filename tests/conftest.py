@@ -4,8 +4,8 @@ Servers are real, on free loopback ports, started when the first test needs one
 and gone when pytest is, however it ends.
 
 Shared by the whole session (do not kill or reconfigure these):
-  source_server     MariaDBServer: binlog ROW/FULL, MyISAM by default, sql_mode=''
-  replica_server    MariaDBServer: binlog ROW/FULL with full metadata, InnoDB
+  source_server     MariaDBServer, or MySQLServer: binlog ROW/FULL, MyISAM by default, sql_mode=''
+  replica_server    the same: binlog ROW/FULL with full metadata, InnoDB
   analytics_server  PostgreSQLServer
 
 A fresh database for each test, dropped afterwards; none disturbs another:
@@ -20,14 +20,17 @@ A fresh database for each test, dropped afterwards; none disturbs another:
   A binlog is the whole server's: events of other databases may stand in it.
 
 Servers of a test's own, for whatever must be killed, stopped or configured:
-  new_mariadb(options=SOURCE_OPTIONS, server_id=1, durable=False) -> a started MariaDBServer
+  new_mariadb(options=SOURCE_OPTIONS, server_id=1, durable=False) -> a started one of the pair
   new_postgresql(durable=False) -> a started PostgreSQLServer
     .start() .stop() .kill() .signal(SIGSTOP) .pid .port .errors() .connect(user, database, …)
 
   wait_until(predicate, deadline=10.0, what="…")  instead of sleeping: returns the first truthy
                     answer, else fails with `what`. Also replicator.sandbox.waiting.wait_until.
 
-The types are in replicator.sandbox.servers, .databases and tests.fix_servers.
+Which servers these are, --servers and --postgres say; `servers` tells a test. One that is about
+one family alone says so: @pytest.mark.only_on("mariadb", reason="…").
+
+The types are in replicator.sandbox.servers, .postgres, .databases and tests.fix_servers.
 """
 
 from __future__ import annotations

@@ -22,11 +22,13 @@ from typing import Any
 
 import pytest
 
+from config.connections import quote_mysql_identifier
 from replicator.sandbox.cluster import Engine, Sandbox
 from replicator.sandbox.data import load
 from replicator.sandbox.schema import create_tables
 from replicator.sandbox.waiting import wait_until
 from replicator.sandbox.workload import Workload
+from tests.fix_servers import Pair
 
 NewPipeline = Callable[..., "Pipeline"]
 
@@ -80,8 +82,8 @@ class Daemon:
 class Pipeline:
     """A sandbox and its two daemons."""
 
-    def __init__(self, directory: Path, engine: Engine, **variables: str) -> None:
-        self.sandbox = Sandbox(directory)
+    def __init__(self, directory: Path, engine: Engine, pair: Pair, **variables: str) -> None:
+        self.sandbox = Sandbox(directory, mysql=pair.mysql, postgres=pair.postgres)
         self.sandbox.up(engine)
         inherited = {
             k: v for k, v in os.environ.items()
@@ -122,8 +124,8 @@ class Pipeline:
 
     def catch_up(self, deadline: float = 90.0) -> None:
         """Wait until `raw` shows what the source has committed now, every table streaming."""
-        file, offset = self.sandbox.source_db.query("SHOW MASTER STATUS")[0][:2]
-        goal = (int(file.rpartition(".")[2]), int(offset))
+        file, offset = self.sandbox.source_db.binlog_end()
+        goal = (int(file.rpartition(".")[2]), offset)
         wait_until(lambda: self._arrived(goal), deadline, what=lambda: self._where(goal))
 
     def _arrived(self, goal: tuple[int, int]) -> bool:
@@ -206,7 +208,8 @@ class Pipeline:
         self, server: Any, database: str, table: str, columns: list[tuple[str, str]]
     ) -> Counter[tuple[object, ...]]:
         names = ", ".join(
-            f"`{name}`" + ("+0e0" if kind == "float" else "") for name, kind in columns
+            quote_mysql_identifier(name) + ("+0e0" if kind == "float" else "")
+            for name, kind in columns
         )
         with closing(server.connect(database=database)) as connection:
             cursor = connection.cursor()
@@ -243,6 +246,8 @@ def _plain(value: Any, kind: str) -> object:
         return value.astimezone(UTC).replace(tzinfo=None)
     if kind == "bit" and isinstance(value, bytes):
         return int.from_bytes(value, "big")
+    if kind == "bit":
+        return int(value, 2)  # as PostgreSQL writes it
     return value
 
 
@@ -289,13 +294,13 @@ class Practice:
 
 
 @pytest.fixture
-def pipeline(server_directory: Path) -> Iterator[NewPipeline]:
+def pipeline(server_directory: Path, servers: Pair) -> Iterator[NewPipeline]:
     """Makes pipelines: pipeline("MyISAM"), with further environment variables by keyword."""
     made: list[Pipeline] = []
 
     def make(engine: Engine = "InnoDB", **variables: str) -> Pipeline:
         number = len(list(server_directory.iterdir()))
-        made.append(Pipeline(server_directory / f"pipeline-{number}", engine, **variables))
+        made.append(Pipeline(server_directory / f"pipeline-{number}", engine, servers, **variables))
         return made[-1]
 
     yield make

@@ -1,7 +1,9 @@
 """Fixtures: real servers for the whole session, a fresh database for each test.
 
 Which servers a run needs is known once tests are collected; the first one
-asked for launches them all, so that they start side by side. Everything lives
+asked for launches them all, so that they start side by side. `--servers` and
+`--postgres` choose which they are: one pair a run, the same server as source and as
+replica. Everything lives
 in one temporary directory, which the reaper removes with its servers even when
 pytest itself is killed.
 """
@@ -14,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pymysql
@@ -27,17 +30,24 @@ from replicator.sandbox.accounts import (
     create_source_account,
 )
 from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
+from replicator.sandbox.installations import (
+    MYSQL_NAMES,
+    POSTGRES_NAMES,
+    MySQLName,
+    PostgresName,
+)
+from replicator.sandbox.postgres import PostgreSQLServer
 from replicator.sandbox.processes import ServerProcess
 from replicator.sandbox.reaper import Reaper
 from replicator.sandbox.servers import (
     REPLICA_OPTIONS,
     SOURCE_OPTIONS,
-    MariaDBServer,
+    BinlogServer,
     Options,
-    PostgreSQLServer,
+    new_server,
 )
 
-NewMariaDB = Callable[..., MariaDBServer]
+NewMariaDB = Callable[..., BinlogServer]
 NewPostgreSQL = Callable[..., PostgreSQLServer]
 
 SOURCE_USER = "readonly_user"
@@ -48,10 +58,67 @@ PASSWORD = secrets.token_urlsafe(12)
 _numbers = itertools.count(1)
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Which servers this run is on: source and replica alike, and PostgreSQL."""
+
+    mysql: MySQLName
+    postgres: PostgresName
+
+    @property
+    def family(self) -> str:
+        return "mysql" if self.mysql.startswith("mysql") else "mariadb"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("servers")
+    group.addoption("--servers", choices=MYSQL_NAMES, default=MYSQL_NAMES[0])
+    group.addoption("--postgres", choices=POSTGRES_NAMES, default=POSTGRES_NAMES[0])
+
+
+_family = ["mariadb"]
+
+
+def family() -> str:
+    """`mariadb` or `mysql`: what this run is on, for those who cannot ask a fixture."""
+    return _family[0]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _family[0] = _pair_of(config).family
+    config.addinivalue_line(
+        "markers", "only_on(family, reason): the test is about mariadb or about mysql alone"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test about another family is not a part of this run: deselected, not skipped."""
+    others = [item for item in items if any(m.args[0] != family() for m in _only_on(item))]
+    items[:] = [item for item in items if item not in others]
+    config.hook.pytest_deselected(items=others)
+
+
+def _only_on(item: pytest.Item) -> list[pytest.Mark]:
+    marks = list(item.iter_markers("only_on"))
+    assert all(mark.kwargs["reason"] for mark in marks)
+    return marks
+
+
+def _pair_of(config: pytest.Config) -> Pair:
+    return Pair(config.getoption("--servers"), config.getoption("--postgres"))
+
+
+@pytest.fixture(scope="session")
+def servers(pytestconfig: pytest.Config) -> Pair:
+    """The servers that this run is on."""
+    return _pair_of(pytestconfig)
+
+
 class Fleet:
     """The session's shared servers, by fixture name."""
 
-    def __init__(self, directory: Path, wanted: set[str]) -> None:
+    def __init__(self, directory: Path, wanted: set[str], pair: Pair) -> None:
+        self.pair = pair
         self.directory = directory
         self._wanted = wanted & {"source_server", "replica_server", "analytics_server"}
         self._launched: dict[str, ServerProcess] = {}
@@ -71,10 +138,10 @@ class Fleet:
     def _make(self, name: str) -> ServerProcess:
         place = self.directory / name
         if name == "source_server":
-            return MariaDBServer(place, options=SOURCE_OPTIONS, server_id=1)
+            return new_server(self.pair.mysql, place, options=SOURCE_OPTIONS, server_id=1)
         if name == "replica_server":
-            return MariaDBServer(place, options=REPLICA_OPTIONS, server_id=2)
-        return PostgreSQLServer(place)
+            return new_server(self.pair.mysql, place, options=REPLICA_OPTIONS, server_id=2)
+        return PostgreSQLServer(place, name=self.pair.postgres)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -96,17 +163,17 @@ def server_directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def fleet(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[Fleet]:
-    fleet = Fleet(server_directory, request.config.stash.get(_WANTED, set()))
+def fleet(request: pytest.FixtureRequest, server_directory: Path, servers: Pair) -> Iterator[Fleet]:
+    fleet = Fleet(server_directory, request.config.stash.get(_WANTED, set()), servers)
     yield fleet
     fleet.discard()
 
 
 @pytest.fixture(scope="session")
-def source_server(fleet: Fleet) -> MariaDBServer:
-    """MariaDB as a practice has it, with a binlog and the account readonly_user."""
+def source_server(fleet: Fleet) -> BinlogServer:
+    """MariaDB, or MySQL, as a practice has it, with a binlog and the account readonly_user."""
     server = fleet.launch("source_server")
-    assert isinstance(server, MariaDBServer)
+    assert isinstance(server, BinlogServer)
     server.wait_ready()
     with closing(server.connect()) as root:
         create_source_account(root, SOURCE_USER, PASSWORD)
@@ -114,10 +181,10 @@ def source_server(fleet: Fleet) -> MariaDBServer:
 
 
 @pytest.fixture(scope="session")
-def replica_server(fleet: Fleet) -> MariaDBServer:
-    """MariaDB as the replica has it, with the account replication_user."""
+def replica_server(fleet: Fleet) -> BinlogServer:
+    """MariaDB, or MySQL, as the replica has it, with the account replication_user."""
     server = fleet.launch("replica_server")
-    assert isinstance(server, MariaDBServer)
+    assert isinstance(server, BinlogServer)
     server.wait_ready()
     with closing(server.connect()) as root:
         create_replica_account(root, REPLICA_USER, PASSWORD)
@@ -136,7 +203,7 @@ def analytics_server(fleet: Fleet) -> PostgreSQLServer:
 
 
 @pytest.fixture
-def source_db(source_server: MariaDBServer) -> Iterator[MySQLDatabase]:
+def source_db(source_server: BinlogServer) -> Iterator[MySQLDatabase]:
     """A new empty database on the source, readable by readonly_user."""
     database = MySQLDatabase(source_server, _name("opendental"), SOURCE_USER, PASSWORD)
     database.create()
@@ -147,7 +214,7 @@ def source_db(source_server: MariaDBServer) -> Iterator[MySQLDatabase]:
 
 
 @pytest.fixture
-def replica_db(replica_server: MariaDBServer) -> Iterator[MySQLDatabase]:
+def replica_db(replica_server: BinlogServer) -> Iterator[MySQLDatabase]:
     """A new empty database on the replica, owned in all but name by replication_user."""
     name = _name("opendental_replication")
     database = MySQLDatabase(replica_server, name, REPLICA_USER, PASSWORD)
@@ -169,15 +236,20 @@ def analytics_db(analytics_server: PostgreSQLServer) -> Iterator[PostgresDatabas
 
 
 @pytest.fixture
-def new_mariadb(server_directory: Path) -> Iterator[NewMariaDB]:
-    """Starts servers of the test's own, to kill, stop or configure: new_mariadb(options=…)."""
-    made: list[MariaDBServer] = []
+def new_mariadb(server_directory: Path, servers: Pair) -> Iterator[NewMariaDB]:
+    """Starts servers of the test's own, source or replica, to kill, stop or configure."""
+    made: list[BinlogServer] = []
 
     def make(
         options: Options = SOURCE_OPTIONS, *, server_id: int = 1, durable: bool = False
-    ) -> MariaDBServer:
-        place = server_directory / _name("mariadb")
-        server = MariaDBServer(place, options=options, server_id=server_id, durable=durable)
+    ) -> BinlogServer:
+        server = new_server(
+            servers.mysql,
+            server_directory / _name(servers.mysql),
+            options=options,
+            server_id=server_id,
+            durable=durable,
+        )
         made.append(server)
         server.start()
         return server
@@ -188,12 +260,13 @@ def new_mariadb(server_directory: Path) -> Iterator[NewMariaDB]:
 
 
 @pytest.fixture
-def new_postgresql(server_directory: Path) -> Iterator[NewPostgreSQL]:
+def new_postgresql(server_directory: Path, servers: Pair) -> Iterator[NewPostgreSQL]:
     """Starts PostgreSQL servers of the test's own: new_postgresql(durable=True)."""
     made: list[PostgreSQLServer] = []
 
     def make(*, durable: bool = False) -> PostgreSQLServer:
-        server = PostgreSQLServer(server_directory / _name("postgresql"), durable=durable)
+        place = server_directory / _name("postgresql")
+        server = PostgreSQLServer(place, durable=durable, name=servers.postgres)
         made.append(server)
         server.start()
         return server

@@ -146,6 +146,19 @@ def _only_brackets(reader: Reader, index: int) -> bool:
     return all(reader.sign_at(at) == "(" or reader.word_at(at) == "AS" for at in between)
 
 
+def _cut_start_transaction(reader: Reader, start: int) -> bool:
+    """Take out MySQL's START TRANSACTION, which stands among the table's options.
+
+    It would admit nothing but rows behind it; the table is made first, by itself.
+    """
+    for index, depth, _ in reader.walk(start):
+        words = (reader.word_at(index), reader.word_at(index + 1))
+        if depth == 0 and words == ("START", "TRANSACTION"):
+            reader.cut(reader.code[index].start, reader.code[index + 1].end)
+            return True
+    return False
+
+
 def _create_defined(reader: Reader, made: Execute) -> Verdict:
     start = reader.at
     parents = body.rewrite_qualifiers(reader, start)
@@ -157,8 +170,7 @@ def _create_defined(reader: Reader, made: Execute) -> Verdict:
         notes = (_ENGINE_CHANGED_KEYS,)
     elif body.foreign(reader, parents):
         return _FOREIGN_PARENT
-    last = len(reader.code) - 1
-    opens = (reader.word_at(last - 1), reader.word_at(last)) == ("START", "TRANSACTION")
+    opens = _cut_start_transaction(reader, start)
     return replace(made, sql=reader.sql(), engines=engines, notes=notes, starts_transaction=opens)
 
 

@@ -47,7 +47,8 @@ class Execute:
     conditional: bool = False
     """`IF NOT EXISTS` or `OR REPLACE`: the source may have done nothing, or more."""
     starts_transaction: bool = False
-    """MySQL's `CREATE TABLE … START TRANSACTION`: its rows follow in the same transaction."""
+    """MySQL's `CREATE TABLE … START TRANSACTION` (left out of `sql`): rows follow in the same
+    transaction."""
 
     @property
     def statements(self) -> tuple[str, ...]:

@@ -222,6 +222,7 @@ _MYSQL: Final[dict[int, _Read]] = {
     18: _utf8mb4_collation,
     19: _primary_key_required,
     20: _table_encryption,
+    21: _skip(1),  # MySQL 9: in statement-format changes alone, about foreign keys
 }
 _MARIADB: Final[dict[int, _Read]] = {
     128: _microseconds,

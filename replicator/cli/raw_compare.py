@@ -28,8 +28,9 @@ from config.errors import translated
 from config.settings import Settings
 from loader import replica as rep
 from loader import selected
-from loader.reload import TableReader, raw_bytes_options, shape_of
+from loader.reload import raw_bytes_options, shape_of
 from loader.schema import RawTable, quoted
+from loader.tablereader import TableReader
 from loader.types import raw_name
 from loader.upsert import blocks
 from replicator.binlog.schema import TableSchema

@@ -16,16 +16,21 @@ from pymysql.cursors import Cursor
 
 SOURCE_GRANTS = ("REPLICATION SLAVE", "BINLOG MONITOR")
 REPLICA_GRANTS = ("BINLOG REPLAY", "BINLOG ADMIN", "REPLICATION SLAVE", "BINLOG MONITOR", "PROCESS")
+MYSQL_SOURCE_GRANTS = ("REPLICATION SLAVE", "REPLICATION CLIENT")
+MYSQL_REPLICA_GRANTS = (
+    *("BINLOG_ADMIN", "SYSTEM_VARIABLES_ADMIN", "SESSION_VARIABLES_ADMIN"),
+    *("REPLICATION SLAVE", "REPLICATION CLIENT", "PROCESS"),
+)
 
 
 def create_source_account(root: pymysql.Connection[Cursor], user: str, password: str) -> None:
     """The account that reads the binlog; `allow_source` lets it read a database."""
-    _create(root, user, password, SOURCE_GRANTS)
+    _create(root, user, password, SOURCE_GRANTS if _mariadb(root) else MYSQL_SOURCE_GRANTS)
 
 
 def create_replica_account(root: pymysql.Connection[Cursor], user: str, password: str) -> None:
     """The account that applies to the replica; `allow_replica` gives it its database."""
-    _create(root, user, password, REPLICA_GRANTS)
+    _create(root, user, password, REPLICA_GRANTS if _mariadb(root) else MYSQL_REPLICA_GRANTS)
 
 
 def allow_source(root: pymysql.Connection[Cursor], user: str, database: str) -> None:
@@ -55,6 +60,10 @@ def create_analytics_database(
             sql.Identifier(database), sql.Identifier(owner)
         )
     )
+
+
+def _mariadb(root: Any) -> bool:
+    return "mariadb" in str(root.server_version).lower()
 
 
 def _create(

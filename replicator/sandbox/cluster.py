@@ -26,13 +26,10 @@ from replicator.sandbox.accounts import (
     create_source_account,
 )
 from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
+from replicator.sandbox.installations import MySQLName, PostgresName
+from replicator.sandbox.postgres import PostgreSQLServer
 from replicator.sandbox.processes import ServerFailed, ServerProcess, free_port
-from replicator.sandbox.servers import (
-    REPLICA_OPTIONS,
-    SOURCE_OPTIONS,
-    MariaDBServer,
-    PostgreSQLServer,
-)
+from replicator.sandbox.servers import REPLICA_OPTIONS, SOURCE_OPTIONS, new_server
 
 Engine = Literal["InnoDB", "MyISAM"]
 
@@ -58,10 +55,14 @@ class State:
     replica_password: str
     analytics_password: str
     accounts_made: bool = False
+    mysql: MySQLName = "mariadb"
+    postgres: PostgresName = "postgresql"
 
     @classmethod
-    def new(cls, engine: Engine) -> State:
+    def new(cls, engine: Engine, mysql: MySQLName, postgres: PostgresName) -> State:
         return cls(
+            mysql=mysql,
+            postgres=postgres,
             engine=engine,
             source_port=free_port(),
             replica_port=free_port(),
@@ -75,10 +76,21 @@ class State:
 
 
 class Sandbox:
-    """Three servers under `directory`. `durable`: they wait for the disk as real ones do."""
+    """Three servers under `directory`. `durable`: they wait for the disk as real ones do.
 
-    def __init__(self, directory: Path | str, *, durable: bool = False) -> None:
+    `mysql` and `postgres` say which servers a new sandbox runs; one that exists keeps its own.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        durable: bool = False,
+        mysql: MySQLName = "mariadb",
+        postgres: PostgresName = "postgresql",
+    ) -> None:
         self.directory = Path(directory).absolute()
+        self._servers: tuple[MySQLName, PostgresName] = mysql, postgres
         self._durable = durable
         self._state = self._read_state()
         if self._state is not None:
@@ -194,7 +206,7 @@ class Sandbox:
     def _state_for(self, engine: Engine | None) -> State:
         """The recorded state, or a new one written down at once, before anything runs."""
         if self._state is None:
-            self._state = State.new(engine or "InnoDB")
+            self._state = State.new(engine or "InnoDB", *self._servers)
             self.directory.mkdir(parents=True, exist_ok=True)
             self._write_state(self._state)
             self._build(self._state)
@@ -207,14 +219,16 @@ class Sandbox:
 
     def _build(self, state: State) -> None:
         options = {**SOURCE_OPTIONS, "default_storage_engine": state.engine}
-        self.source = MariaDBServer(
+        self.source = new_server(
+            state.mysql,
             self.directory / "source",
             port=state.source_port,
             options=options,
             server_id=1,
             durable=self._durable,
         )
-        self.replica = MariaDBServer(
+        self.replica = new_server(
+            state.mysql,
             self.directory / "replica",
             port=state.replica_port,
             options=REPLICA_OPTIONS,
@@ -222,7 +236,10 @@ class Sandbox:
             durable=self._durable,
         )
         self.analytics = PostgreSQLServer(
-            self.directory / "analytics", port=state.analytics_port, durable=self._durable
+            self.directory / "analytics",
+            port=state.analytics_port,
+            durable=self._durable,
+            name=state.postgres,
         )
         self._source_db = MySQLDatabase(self.source, SOURCE_DB, SOURCE_USER, state.source_password)
         self._replica_db = MySQLDatabase(

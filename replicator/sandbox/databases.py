@@ -16,13 +16,14 @@ from psycopg import sql
 from pymysql.cursors import Cursor
 
 from replicator.sandbox.accounts import create_analytics_database, unlogged
-from replicator.sandbox.servers import MariaDBServer, PostgreSQLServer
+from replicator.sandbox.postgres import PostgreSQLServer
+from replicator.sandbox.servers import BinlogServer
 
 
 class MySQLDatabase:
-    """A database on a MariaDB server. `execute` and `query` speak as root, autocommit."""
+    """A database on a MariaDB or MySQL server. `execute` and `query` speak as root, autocommit."""
 
-    def __init__(self, server: MariaDBServer, name: str, user: str, password: str) -> None:
+    def __init__(self, server: BinlogServer, name: str, user: str, password: str) -> None:
         self.server = server
         self.name = name
         self.user = user
@@ -46,6 +47,18 @@ class MySQLDatabase:
         with self._connection().cursor() as cursor:
             cursor.execute(statement, arguments)
             return list(cursor.fetchall())
+
+    def binlog_end(self) -> tuple[str, int]:
+        """Where the server's binlog ends now: file and offset."""
+        mysql = self.server.installation.is_mysql
+        statement = "SHOW BINARY LOG STATUS" if mysql else "SHOW MASTER STATUS"
+        file, offset = self.query(statement)[0][:2]
+        return str(file), int(offset)
+
+    def forget_binlogs(self) -> None:
+        """Begin the server's binlog anew, as a server that was set up afresh."""
+        what = "BINARY LOGS AND GTIDS" if self.server.installation.is_mysql else "MASTER"
+        self.execute(f"RESET {what}")
 
     def create(self, charset: str | None = None) -> None:
         """Make the database, unlogged; `charset` None takes the server's default."""

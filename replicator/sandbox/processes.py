@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -43,6 +44,14 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise ServerFailed(f"no free port on 127.0.0.1 between {PORTS.start} and {PORTS.stop}")
+
+
+def new_password(file: Path) -> str:
+    """A random password, kept in `file` for its owner alone."""
+    password = secrets.token_urlsafe(16)
+    file.touch(mode=0o600)
+    file.write_text(password)
+    return password
 
 
 def tail(path: Path, size: int = 4000) -> str:

@@ -1,37 +1,29 @@
-"""MariaDB and PostgreSQL as throwaway servers on free loopback ports.
+"""MariaDB and MySQL as throwaway servers on free loopback ports.
 
 From the left come a directory and options; to the right go a port and open
 connections. Data directories are copies of a cached template; the superuser's
 password is random and kept beside the data. Without `durable` nothing waits
 for the disk, yet what was committed survives SIGKILL of the server, for the
 kernel holds it: only a crash of the whole machine would lose it.
+
+The families differ in a few options and in how root gets its password; `BinlogServer`
+is what they share, and `new_server` makes one of either by its name.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-import signal
-import subprocess
-import tempfile
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pymysql
 from pymysql.cursors import Cursor
 
-from replicator.sandbox.processes import ServerFailed, ServerProcess
-from replicator.sandbox.templates import (
-    REDO_LOG,
-    copy_mariadb_template,
-    copy_postgres_template,
-    mariadbd,
-    postgres_account,
-    postgres_program,
-)
+from replicator.sandbox.installations import MySQLName, mysql_installation
+from replicator.sandbox.processes import ServerProcess, new_password
+from replicator.sandbox.templates import REDO_LOG, copy_mysql_template, language_options
 
 Options = Mapping[str, str | None]
 
@@ -53,8 +45,11 @@ REPLICA_OPTIONS: Options = {
 }
 
 
-class MariaDBServer(ServerProcess):
-    """A MariaDB server; `options` become --key=value (--key alone for None) and win over ours."""
+class BinlogServer(ServerProcess):
+    """A server of either family; `options` become --key=value (--key alone for None), and win."""
+
+    names: tuple[MySQLName, ...]
+    """Which servers the class can run; the first unless another is asked for."""
 
     def __init__(
         self,
@@ -64,35 +59,41 @@ class MariaDBServer(ServerProcess):
         options: Options | None = None,
         server_id: int = 1,
         durable: bool = False,
+        name: MySQLName | None = None,
     ) -> None:
         super().__init__(directory, port=port)
+        self.installation = mysql_installation(name or self.names[0])
         self.options = dict(options or {})
         self.server_id = server_id
         self.durable = durable
+
+    @abstractmethod
+    def first_statements(self, password: str) -> Sequence[str]:
+        """What gives root its password, before anybody can log in."""
+
+    @abstractmethod
+    def family_options(self) -> Options:
+        """The options that only this family knows, or spells so."""
 
     @property
     def data(self) -> Path:
         return self.directory / "data"
 
     def prepare(self) -> None:
+        # A killed MySQL leaves it, and believes it while its process is not yet buried.
+        (self.data / "mysql.sock.lock").unlink(missing_ok=True)
         if self.data.exists():
             return
-        copy_mariadb_template(self.data)
-        password = _new_password(self._secret)
-        first = self._first_statements
+        copy_mysql_template(self.installation, self.data)
+        password = new_password(self._secret)
+        first = self._first_file
         first.touch(mode=0o600)
-        first.write_text(
-            "SET sql_log_bin=0;\n"
-            f"ALTER USER 'root'@'127.0.0.1' IDENTIFIED BY '{password}';\n"
-            f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n"
-            "DELETE FROM mysql.global_priv WHERE User = ''"
-            " OR User = 'root' AND Host NOT IN ('127.0.0.1', 'localhost');\n"
-            "FLUSH PRIVILEGES;\n"
-        )
+        first.write_text(";\n".join([*self.first_statements(password), ""]))
 
     def command(self) -> Sequence[str]:
-        first = self._first_statements
+        first = self._first_file
         base: dict[str, str | None] = {
+            **language_options(self.installation),
             "datadir": str(self.data),
             "port": str(self.port),
             "bind_address": "127.0.0.1",
@@ -101,20 +102,21 @@ class MariaDBServer(ServerProcess):
             "server_id": str(self.server_id),
             "skip_name_resolve": None,
             **_SMALL_AND_QUICK,
-            **(_MARIADB_DURABLE if self.durable else _MARIADB_CARELESS),
+            **(_DURABLE if self.durable else _CARELESS),
+            **self.family_options(),
             **({"init_file": str(first)} if first.exists() else {}),
             **({"user": "root"} if os.geteuid() == 0 else {}),
             **self.options,
         }
         flags = [f"--{key}" if value is None else f"--{key}={value}" for key, value in base.items()]
-        return [mariadbd(), "--no-defaults", *flags]
+        return [*self.installation.server(), "--no-defaults", *flags]
 
     def answers(self) -> bool:
         try:
             self.connect().close()
         except pymysql.MySQLError:
             return False
-        self._first_statements.unlink(missing_ok=True)
+        self._first_file.unlink(missing_ok=True)
         return True
 
     def connect(
@@ -149,163 +151,76 @@ class MariaDBServer(ServerProcess):
         return self.directory / "root.password"
 
     @property
-    def _first_statements(self) -> Path:
+    def _first_file(self) -> Path:
         return self.directory / "first.sql"
 
 
-class PostgreSQLServer(ServerProcess):
-    """A PostgreSQL server; `options` are settings as in postgresql.conf and win over ours."""
+class MariaDBServer(BinlogServer):
+    """A MariaDB server: the machine's own, or 11.8 by its name."""
 
-    farewell = signal.SIGQUIT  # at once, but it gives back its shared memory
-    polite = signal.SIGINT  # fast: sessions are ended, not waited for
+    names = ("mariadb", "mariadb-11.8")
 
-    def __init__(
-        self,
-        directory: Path | str,
-        *,
-        port: int | None = None,
-        options: Mapping[str, str] | None = None,
-        durable: bool = False,
-    ) -> None:
-        super().__init__(directory, port=port)
-        self.options = dict(options or {})
-        self.durable = durable
-        self.run_as = postgres_account()
+    def first_statements(self, password: str) -> Sequence[str]:
+        return (
+            "SET sql_log_bin=0",
+            f"ALTER USER 'root'@'127.0.0.1' IDENTIFIED BY '{password}'",
+            f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}'",
+            "DELETE FROM mysql.global_priv WHERE User = ''"
+            " OR User = 'root' AND Host NOT IN ('127.0.0.1', 'localhost')",
+            "FLUSH PRIVILEGES",
+        )
 
-    @property
-    def data(self) -> Path:
-        return self.directory / "data"
+    def family_options(self) -> Options:
+        return {"innodb_log_file_size": REDO_LOG, "aria_pagecache_buffer_size": "16M"}
 
-    def prepare(self) -> None:
-        if self.data.exists():
-            return
-        home = self._reachable_home()
-        copy_postgres_template(home / "data")
-        if home != self.directory:
-            self.data.unlink(missing_ok=True)  # a link to what a cleaner has removed
-            self.data.symlink_to(home / "data")
-        (self.data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
-        password = _new_password(self._secret)
-        self._single_user(f"ALTER ROLE postgres PASSWORD '{password}'\n")
 
-    def discard(self) -> None:
-        home = self.data.resolve().parent
-        super().discard()
-        if home != self.directory:
-            shutil.rmtree(home, ignore_errors=True)
+class MySQLServer(BinlogServer):
+    """A MySQL server, as `make setup-matrix` fetched it."""
 
-    def command(self) -> Sequence[str]:
-        settings = {
-            "listen_addresses": "127.0.0.1",
-            "port": str(self.port),
-            "unix_socket_directories": "",
-            **_POSTGRES_SMALL,
-            **({} if self.durable else _POSTGRES_CARELESS),
-            **self.options,
+    names = ("mysql-9.7",)
+
+    def first_statements(self, password: str) -> Sequence[str]:
+        return (
+            "SET sql_log_bin=0",
+            f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}'",
+            f"CREATE USER 'root'@'127.0.0.1' IDENTIFIED BY '{password}'",
+            "GRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION",
+        )
+
+    def family_options(self) -> Options:
+        return {
+            # A practice on MyISAM mixes engines in transactions, which GTIDs forbid.
+            **(_NO_GTIDS if "MyISAM" in self.options.values() else {}),
+            "innodb_redo_log_capacity": REDO_LOG,
+            "mysqlx": "OFF",
+            "secure_file_priv": "NULL",
+            "log_error_suppression_list": "MY-013360",  # of options that will go one day
         }
-        flags = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        return [postgres_program("postgres"), "-D", str(self.data.resolve()), *flags]
-
-    def answers(self) -> bool:
-        try:
-            self.connect().close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    def connect(
-        self,
-        user: str = "postgres",
-        database: str = "postgres",
-        password: str | None = None,
-        *,
-        autocommit: bool = True,
-        **options: Any,
-    ) -> psycopg.Connection[tuple[Any, ...]]:
-        """A connection; the superuser's password is filled in, others' must be given."""
-        if password is None:
-            password = self._secret.read_text() if user == "postgres" else ""
-        return psycopg.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user=user,
-            dbname=database,
-            password=password,
-            autocommit=autocommit,
-            connect_timeout=10,
-            **options,
-        )
-
-    @property
-    def _secret(self) -> Path:
-        return self.directory / "postgres.password"
-
-    def _reachable_home(self) -> Path:
-        """Our directory, or one in /var/tmp if the server's account cannot reach ours."""
-        uid = self.run_as.uid
-        if uid is None:
-            return self.directory
-        self.directory.chmod(0o711)
-        if all(folder.stat().st_mode & 0o001 for folder in self.directory.parents):
-            return self.directory
-        lasting = Path("/var/tmp")  # noqa: S108  (mkdtemp makes a private folder there)
-        home = Path(
-            tempfile.mkdtemp(
-                prefix="opendental-analytics-", dir=lasting if lasting.is_dir() else None
-            )
-        )
-        home.chmod(0o711)
-        return home
-
-    def _single_user(self, statement: str) -> None:
-        """Run a statement in PostgreSQL's single-user mode: nobody can connect meanwhile."""
-        data = str(self.data.resolve())
-        done = subprocess.run(
-            [postgres_program("postgres"), "--single", "-D", data, "-c", "fsync=off", "postgres"],
-            input=statement,
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=60,
-            cwd="/",
-            user=self.run_as.uid,
-            group=self.run_as.gid,
-            extra_groups=None if self.run_as.uid is None else [],
-        )
-        if done.returncode:
-            raise ServerFailed(f"PostgreSQL's single-user mode failed:\n{done.stderr[-2000:]}")
 
 
-def _new_password(file: Path) -> str:
-    password = secrets.token_urlsafe(16)
-    file.touch(mode=0o600)
-    file.write_text(password)
-    return password
+_KINDS: tuple[type[BinlogServer], ...] = (MariaDBServer, MySQLServer)
+
+
+def new_server(name: MySQLName, directory: Path | str, **arguments: Any) -> BinlogServer:
+    """A server of that name, not started; further arguments as `BinlogServer` takes them."""
+    kind = next(kind for kind in _KINDS if name in kind.names)
+    return kind(directory, name=name, **arguments)
 
 
 _SMALL_AND_QUICK: Options = {
     "innodb_buffer_pool_size": "128M",
-    "innodb_log_file_size": REDO_LOG,
     "innodb_buffer_pool_dump_at_shutdown": "OFF",
     "innodb_buffer_pool_load_at_startup": "OFF",
     "innodb_use_native_aio": "OFF",  # many servers would exhaust the machine's aio slots
     "key_buffer_size": "16M",
-    "aria_pagecache_buffer_size": "16M",
     "max_allowed_packet": "64M",
     "performance_schema": "OFF",
 }
-_MARIADB_DURABLE: Options = {"innodb_flush_log_at_trx_commit": "1", "sync_binlog": "1"}
-_MARIADB_CARELESS: Options = {
+_NO_GTIDS: Options = {"gtid_mode": "OFF", "enforce_gtid_consistency": "OFF"}
+_DURABLE: Options = {"innodb_flush_log_at_trx_commit": "1", "sync_binlog": "1"}
+_CARELESS: Options = {
     "innodb_flush_log_at_trx_commit": "2",  # handed to the kernel at each commit
     "sync_binlog": "0",
     "innodb_flush_method": "nosync",
     "innodb_doublewrite": "OFF",
 }
-_POSTGRES_SMALL = {
-    "shared_buffers": "64MB",
-    "max_connections": "60",
-    "max_wal_size": "1GB",
-    "jit": "off",
-    "lc_messages": "C",
-}
-_POSTGRES_CARELESS = {"fsync": "off", "full_page_writes": "off"}

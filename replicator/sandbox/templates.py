@@ -8,75 +8,95 @@ account. Making one takes a second or two, copying it a tenth of that.
 from __future__ import annotations
 
 import fcntl
-import glob
 import os
-import pwd
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import partial
 from pathlib import Path
 
+from replicator.sandbox.installations import (
+    Installation,
+    cache_root,
+    find_program,
+    postgres_account,
+)
 from replicator.sandbox.processes import RunAs, ServerFailed
 
 RECIPE = 1  # raise it when a template is made differently
 REDO_LOG = "64M"
 
 
-class ProgramMissing(ServerFailed):
-    """A server's program is not installed; the message names its Debian package."""
+def copy_mysql_template(installation: Installation, data: Path) -> None:
+    """An empty data directory of MySQL or MariaDB at `data`: root without a password only."""
+    server = installation.server()
+    install = _install_mariadb
+    if installation.is_mysql:
+        install = partial(_initialize_mysql, installation)
+    elif installation.root is not None:
+        install = partial(_bootstrap_mariadb, installation)
+    _copy(_template("mysql" if installation.is_mysql else "mariadb", server, install), data)
 
 
-def find_program(names: Sequence[str], folders: Sequence[str], package: str) -> str:
-    """The path of the first of `names` found in `folders` (glob patterns) or on the PATH."""
-    spots = [spot for pattern in folders for spot in sorted(glob.glob(pattern), key=_by_version)]
-    for name in names:
-        found = shutil.which(name, path=os.pathsep.join([*reversed(spots), os.environ["PATH"]]))
-        if found:
-            return found
-    raise ProgramMissing(f"{names[0]} was not found; install the Debian package {package}")
-
-
-def _by_version(path: str) -> list[int]:
-    return [int(digits) for digits in re.findall(r"\d+", path)]
-
-
-@cache
-def mariadbd() -> str:
-    return find_program(["mariadbd"], ["/usr/libexec", "/usr/sbin"], "mariadb-server")
-
-
-@cache
-def postgres_program(name: str) -> str:
-    """`postgres`, `initdb` and so on, of the newest version installed."""
-    return find_program([name], ["/usr/lib/postgresql/*/bin"], "postgresql")
-
-
-@cache
-def postgres_account() -> RunAs:
-    """Who runs PostgreSQL, which refuses root: `postgres` if that account exists, else `nobody`."""
-    if os.geteuid() != 0:
-        return RunAs()
-    for name in ("postgres", "nobody"):
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return RunAs(entry.pw_uid, entry.pw_gid)
-    raise ServerFailed("PostgreSQL cannot run as root, and neither postgres nor nobody exists")
-
-
-def copy_mariadb_template(data: Path) -> None:
-    """An empty MariaDB data directory at `data`: root without a password, nobody else."""
-    _copy(_template("mariadb", mariadbd(), _install_mariadb), data)
-
-
-def copy_postgres_template(data: Path) -> None:
+def copy_postgres_template(installation: Installation, data: Path) -> None:
     """An empty PostgreSQL cluster at `data`: superuser postgres, UTF-8, C collation."""
-    _copy(_template("postgresql", postgres_program("postgres"), _install_postgres), data)
+    server = [installation.postgres("postgres")]
+    _copy(_template("postgresql", server, partial(_install_postgres, installation)), data)
+
+
+def language_options(installation: Installation) -> dict[str, str]:
+    """Where an unpacked server finds its messages, charsets and plug-ins."""
+    if installation.root is None:
+        return {}
+    usr = installation.root / "usr"
+    share = usr / "share" / ("mysql" if installation.is_mysql else "mariadb")
+    libraries = usr / "lib"
+    plugins = [libraries / "mysql/plugin", libraries / "x86_64-linux-gnu/libmariadb3/plugin"]
+    return {
+        "basedir": str(usr),
+        "lc_messages_dir": str(share),
+        "character_sets_dir": str(share / "charsets"),
+        "plugin_dir": str(next((p for p in plugins if p.is_dir()), libraries)),
+    }
+
+
+def _flags(options: Mapping[str, str]) -> list[str]:
+    return [f"--{key}={value}" for key, value in options.items()]
+
+
+def _initialize_mysql(installation: Installation, data: Path) -> None:
+    own = ["--user=root"] if os.geteuid() == 0 else []
+    command = [*installation.server(), "--no-defaults", *_flags(language_options(installation))]
+    redo = [f"--innodb-redo-log-capacity={REDO_LOG}", "--innodb-use-native-aio=OFF"]
+    _run([*command, "--initialize-insecure", f"--datadir={data}", *redo, *own], RunAs())
+    (data / "auto.cnf").unlink()  # the server's uuid: each copy makes its own
+
+
+def _bootstrap_mariadb(installation: Installation, data: Path) -> None:
+    """What mariadb-install-db does; it would start the server without our loader."""
+    options = language_options(installation)
+    data.mkdir()
+    own = ["--user=root"] if os.geteuid() == 0 else []
+    folder = Path(options["lc_messages_dir"])
+    scripts = [(folder / f"{name}.sql").read_text() for name in _MARIADB_SCRIPTS]
+    lines = ["create database if not exists mysql;", "use mysql;", *"\n".join(scripts).split("\n")]
+    text = "\n".join(line for line in lines if "@current_hostname" not in line)
+    redo = [f"--innodb-log-file-size={REDO_LOG}", "--innodb-use-native-aio=OFF"]
+    command = [*installation.server(), "--no-defaults", *_flags(options), *own, *redo]
+    _run([*command, "--bootstrap", f"--datadir={data}", "--log-warnings=0"], RunAs(), text)
+
+
+_MARIADB_SCRIPTS = (
+    "mariadb_system_tables",
+    "mariadb_performance_tables",
+    "mariadb_system_tables_data",
+    "fill_help_tables",
+    "maria_add_gis_sp_bootstrap",
+    "mariadb_sys_schema",
+)
 
 
 def _install_mariadb(data: Path) -> None:
@@ -97,13 +117,13 @@ def _install_mariadb(data: Path) -> None:
     )
 
 
-def _install_postgres(data: Path) -> None:
+def _install_postgres(installation: Installation, data: Path) -> None:
     account = postgres_account()
     if account.uid is not None:
         os.chown(data.parent, account.uid, account.gid or 0)
     _run(
         [
-            postgres_program("initdb"),
+            installation.postgres("initdb"),
             f"--pgdata={data}",
             "--username=postgres",
             "--auth=trust",
@@ -115,10 +135,10 @@ def _install_postgres(data: Path) -> None:
     )
 
 
-def _run(command: Sequence[str], account: RunAs) -> None:
+def _run(command: Sequence[str], account: RunAs, text: str = "") -> None:
     done = subprocess.run(
         command,
-        stdin=subprocess.DEVNULL,
+        input=text,
         capture_output=True,
         check=False,
         text=True,
@@ -133,40 +153,25 @@ def _run(command: Sequence[str], account: RunAs) -> None:
         raise ServerFailed(f"{command[0]} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def _template(kind: str, program: str, install: Callable[[Path], None]) -> Path:
+def _template(kind: str, program: Sequence[str], install: Callable[[Path], None]) -> Path:
     """The template directory for `program`, made now if it is not in the cache."""
-    root = _cache_root()
+    root = cache_root()
     template = root / f"{kind}-{_version(program)}-recipe{RECIPE}"
     with _locked(root):
         if not template.exists():
             with tempfile.TemporaryDirectory(prefix="opendental-template-") as scratch:
                 fresh = Path(scratch) / "data"
                 install(fresh)
-                shutil.rmtree(partial := template.with_suffix(".partial"), ignore_errors=True)
-                _copy(fresh, partial)
-                partial.rename(template)
+                shutil.rmtree(unfinished := template.with_suffix(".partial"), ignore_errors=True)
+                _copy(fresh, unfinished)
+                unfinished.rename(template)
     return template
 
 
-def _version(program: str) -> str:
-    told = subprocess.check_output([program, "--version"], text=True, timeout=30)
-    found = re.search(r"\d+(\.\d+)+", told)
-    return found.group() if found else "unknown"
-
-
-def _cache_root() -> Path:
-    """Our folder in the user's cache, or in the temporary directory if that cannot be written."""
-    named = os.environ.get("XDG_CACHE_HOME")
-    wanted = Path(named) if named else Path("~/.cache").expanduser()
-    spare = Path(tempfile.gettempdir()) / f"opendental-replicator-cache-{os.geteuid()}"
-    for root in (wanted / "opendental-replicator", spare):
-        try:
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError:
-            continue
-        if root.stat().st_uid == os.geteuid() and os.access(root, os.W_OK):
-            return root
-    raise ServerFailed(f"neither {wanted} nor {spare} can be written")
+def _version(program: Sequence[str]) -> str:
+    told = subprocess.check_output([*program, "--version"], text=True, timeout=30)
+    found = re.search(r"(?:Ver |\) )(\d+(?:\.\d+)+)", told)  # the path may hold digits too
+    return found.group(1) if found else "unknown"
 
 
 @contextmanager

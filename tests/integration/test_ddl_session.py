@@ -212,7 +212,7 @@ def _version(database: MySQLDatabase) -> int:
 
 
 def _position(database: MySQLDatabase) -> SourcePosition:
-    ((file, offset, *_),) = database.query("SHOW MASTER STATUS")
+    file, offset = database.binlog_end()
     return SourcePosition(file, offset)
 
 

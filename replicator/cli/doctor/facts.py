@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -204,4 +204,9 @@ def read_postgres(connection: PostgresConnection, schema: str) -> PostgresFacts:
     wanted = connection.execute(
         "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes')"
     )
-    return PostgresFacts(*row[:9], _skew(row[9], here), dict(wanted.fetchall()))
+    names = [field.name for field in fields(PostgresFacts)[:9]]
+    return PostgresFacts(
+        **dict(zip(names, row, strict=False)),
+        skew_seconds=_skew(row[9], here),
+        settings=dict(wanted.fetchall()),
+    )

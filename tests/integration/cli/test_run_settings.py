@@ -12,7 +12,7 @@ import pytest
 from replicator.sandbox.accounts import allow_source, create_source_account, unlogged
 from replicator.sandbox.databases import MySQLDatabase
 from replicator.sandbox.processes import free_port
-from replicator.sandbox.servers import SOURCE_OPTIONS, MariaDBServer
+from replicator.sandbox.servers import SOURCE_OPTIONS, BinlogServer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 WRONG_SECRET = "not-the-password"
@@ -112,7 +112,7 @@ def test_a_missing_grant_is_named_with_the_line_to_paste(
 
 
 def test_a_source_that_logs_statements_is_refused_with_the_line_to_change(
-    environment: dict[str, str], new_mariadb: Callable[..., MariaDBServer], run_process: Run
+    environment: dict[str, str], new_mariadb: Callable[..., BinlogServer], run_process: Run
 ) -> None:
     server = new_mariadb(options={**SOURCE_OPTIONS, "binlog_format": "STATEMENT"})
     with closing(server.connect()) as root:

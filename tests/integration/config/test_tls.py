@@ -19,7 +19,8 @@ from cryptography.x509.oid import NameOID
 from config.connections import connect_mysql, connect_postgres
 from config.errors import ConfigError
 from config.settings import MySQLServer, PostgresServer
-from replicator.sandbox.servers import SOURCE_OPTIONS, MariaDBServer, PostgreSQLServer
+from replicator.sandbox.postgres import PostgreSQLServer
+from replicator.sandbox.servers import SOURCE_OPTIONS, BinlogServer
 from tests.fix_servers import NewMariaDB, NewPostgreSQL
 
 MONTH = datetime.timedelta(days=30)
@@ -92,7 +93,7 @@ def stranger(tmp_path: Path) -> Authority:
     return make_authority(tmp_path / "stranger")
 
 
-def mariadb_with(authority: Authority, address: str, new_mariadb: NewMariaDB) -> MariaDBServer:
+def mariadb_with(authority: Authority, address: str, new_mariadb: NewMariaDB) -> BinlogServer:
     issue(authority, address, authority.directory)
     files = {
         "ssl_cert": str(authority.directory / "server.pem"),
@@ -104,7 +105,7 @@ def mariadb_with(authority: Authority, address: str, new_mariadb: NewMariaDB) ->
     return server
 
 
-def mysql(server: MariaDBServer, mode: str, authority: Authority | None = None) -> MySQLServer:
+def mysql(server: BinlogServer, mode: str, authority: Authority | None = None) -> MySQLServer:
     return MySQLServer.model_validate(
         {
             "role": "replica",

@@ -17,6 +17,7 @@ from replicator.resync_desk import ResyncDesk
 from replicator.sandbox.waiting import wait_until
 from replicator.snapshot import TableCopier
 from replicator.tracking import CopyProgress
+from tests.numbers import numbers
 
 from .conftest import NewLeg
 from .leg import Crash, Leg, crashing, crawl
@@ -28,7 +29,7 @@ def filled(leg: Leg, engine: str) -> None:
     leg.source.execute(
         f"CREATE TABLE patient (id INT PRIMARY KEY, n INT, word VARCHAR(20)) ENGINE={engine}"
     )
-    leg.source.execute("INSERT INTO patient SELECT seq * 10, seq, 'w' FROM seq_1_to_10")
+    leg.source.execute(f"INSERT INTO patient SELECT seq * 10, seq, 'w' FROM {numbers(1, 10)}")
     leg.source.execute(f"CREATE TABLE other (id INT PRIMARY KEY) ENGINE={engine}")
     leg.catch_up()
 

@@ -13,8 +13,9 @@ from replicator import replica as rep
 from replicator.resync_desk import ResyncDesk
 from replicator.sandbox.accounts import allow_source, create_source_account
 from replicator.sandbox.databases import MySQLDatabase
-from replicator.sandbox.servers import SOURCE_OPTIONS, MariaDBServer
+from replicator.sandbox.servers import SOURCE_OPTIONS, BinlogServer, new_server
 from replicator.snapshot import TableCopier
+from tests.fix_servers import Pair
 
 from .conftest import NewLeg
 from .leg import Crash, Leg, crashing
@@ -63,9 +64,11 @@ def test_a_source_that_logs_statements_is_refused_at_the_start(
 
 
 @pytest.fixture(scope="module")
-def lone_server(server_directory: Path) -> Iterator[MariaDBServer]:
+def lone_server(server_directory: Path, servers: Pair) -> Iterator[BinlogServer]:
     """A source of this module's own: its binlogs are purged and begun anew."""
-    server = MariaDBServer(server_directory / "lone", options=SOURCE_OPTIONS, server_id=1)
+    server = new_server(
+        servers.mysql, server_directory / "lone", options=SOURCE_OPTIONS, server_id=1
+    )
     server.start()
     with closing(server.connect()) as root:
         create_source_account(root, "readonly_user", "synthetic")
@@ -74,7 +77,7 @@ def lone_server(server_directory: Path) -> Iterator[MariaDBServer]:
 
 
 @pytest.fixture
-def lone_source(lone_server: MariaDBServer) -> Iterator[MySQLDatabase]:
+def lone_source(lone_server: BinlogServer) -> Iterator[MySQLDatabase]:
     database = MySQLDatabase(lone_server, "opendental", "readonly_user", "synthetic")
     database.create()
     with closing(lone_server.connect()) as root:
@@ -86,7 +89,7 @@ def lone_source(lone_server: MariaDBServer) -> Iterator[MySQLDatabase]:
 @pytest.fixture
 def stopped(new_leg: NewLeg, lone_source: MySQLDatabase) -> Leg:
     """A leg that has streamed two tables, and is down; the source has gone on a little."""
-    lone_source.execute("RESET MASTER")
+    lone_source.forget_binlogs()
     for _ in range(2):
         lone_source.execute("FLUSH BINARY LOGS")
     leg = new_leg(source=lone_source)
@@ -101,9 +104,9 @@ def stopped(new_leg: NewLeg, lone_source: MySQLDatabase) -> Leg:
 
 LOSSES = {
     "purged": (["FLUSH BINARY LOGS", "PURGE BINARY LOGS TO 'source-bin.000004'"], PositionLost),
-    "reset": (["RESET MASTER", "INSERT INTO one VALUES (5, 5)"], PositionLost),
+    "reset": (["RESET", "INSERT INTO one VALUES (5, 5)"], PositionLost),
     "restored to an older state": (
-        ["RESET MASTER", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS"],
+        ["RESET", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS"],
         SourceReset,
     ),
 }
@@ -115,7 +118,10 @@ def test_a_lost_position_halts_and_a_resync_of_everything_goes_past_it(
 ) -> None:
     statements, error = LOSSES[loss]
     for statement in statements:
-        stopped.source.execute(statement)
+        if statement == "RESET":
+            stopped.source.forget_binlogs()
+        else:
+            stopped.source.execute(statement)
     for _ in range(2):
         with pytest.raises(error) as caught:
             stopped.step_until(lambda: False)
@@ -130,7 +136,7 @@ def test_a_lost_position_halts_and_a_resync_of_everything_goes_past_it(
 
 
 def test_a_resync_of_one_table_does_not_go_past_a_lost_position(stopped: Leg) -> None:
-    stopped.source.execute("RESET MASTER")
+    stopped.source.forget_binlogs()
     stopped.resync("one")
     with pytest.raises(PositionLost):
         stopped.step_until(lambda: False)
@@ -144,7 +150,7 @@ def test_a_resync_of_everything_forgets_the_resync_that_was_under_way(
     with crashing(monkeypatch, ResyncDesk, "_swap"), pytest.raises(Crash):
         leg.step_until(lambda: False)
     assert "_resync_two" in leg.tables()
-    leg.source.execute("RESET MASTER")
+    leg.source.forget_binlogs()
     leg.source.execute("DROP TABLE two")
     leg.source.execute("DELETE FROM one WHERE id = 1")
     leg.restart()
@@ -162,7 +168,7 @@ def test_a_resync_of_everything_forgets_the_resync_that_was_under_way(
 def test_a_resync_of_everything_may_itself_be_cut_off(
     stopped: Leg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopped.source.execute("RESET MASTER")
+    stopped.source.forget_binlogs()
     stopped.resync()
     with (
         crashing(monkeypatch, TableCopier, "copy_chunk", after=1),

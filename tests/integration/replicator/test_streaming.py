@@ -10,6 +10,8 @@ import pytest
 from config.errors import ApplyConflict
 from config.tables import TableRules
 from replicator.sandbox.databases import MySQLDatabase
+from tests.fix_servers import Pair
+from tests.numbers import numbers
 
 from .conftest import NewLeg
 from .leg import DEADLINE, Leg, crawl
@@ -162,7 +164,7 @@ def test_transactions_larger_than_a_batch_arrive_whole(new_leg: NewLeg, limit: i
     leg.catch_up()
     session(
         leg.source,
-        "INSERT INTO wide SELECT seq, REPEAT('synthetic', 10) FROM seq_1_to_2000",
+        f"INSERT INTO wide SELECT seq, REPEAT('synthetic', 10) FROM {numbers(1, 2000)}",
         "BEGIN",
         "UPDATE wide SET id = id + 10000, body = CONCAT(body, id)",
         "DELETE FROM wide WHERE id % 3 = 0",
@@ -187,7 +189,7 @@ def test_what_happens_between_events_of_a_large_transaction_does_not_commit_it(
         leg.source,
         "BEGIN",
         *(
-            f"INSERT INTO wide SELECT seq, REPEAT('x', 900) FROM seq_{n}_to_{n + 9}"
+            f"INSERT INTO wide SELECT seq, REPEAT('x', 900) FROM {numbers(n, n + 9)}"
             for n in range(0, 100, 10)
         ),
         "COMMIT",
@@ -223,7 +225,8 @@ def test_excluded_tables_and_other_databases_only_move_the_position(
     with closing(source_server.connect(ssl_disabled=True)) as root:
         cursor = root.cursor()
         cursor.execute("CREATE DATABASE IF NOT EXISTS elsewhere")
-        cursor.execute("CREATE OR REPLACE TABLE elsewhere.patient (id INT PRIMARY KEY)")
+        cursor.execute("DROP TABLE IF EXISTS elsewhere.patient")
+        cursor.execute("CREATE TABLE elsewhere.patient (id INT PRIMARY KEY)")
         cursor.execute("INSERT INTO elsewhere.patient VALUES (1)")
         for table in aside:
             cursor.execute(f"INSERT INTO `{leg.source.name}`.`{table}` VALUES (1)")
@@ -238,7 +241,7 @@ def test_excluded_tables_and_other_databases_only_move_the_position(
     assert leg.position() == leg.source_position()
 
 
-def test_the_offset_row_tells_position_gtid_and_commit_time(pair: Leg) -> None:
+def test_the_offset_row_tells_position_gtid_and_commit_time(pair: Leg, servers: Pair) -> None:
     pair.source.execute("SET timestamp = 1700000000")
     pair.source.execute("INSERT INTO sure VALUES (3, 3)")
     pair.source.execute("SET timestamp = DEFAULT")
@@ -246,7 +249,10 @@ def test_the_offset_row_tells_position_gtid_and_commit_time(pair: Leg) -> None:
     offset = pair.offset()
     assert offset is not None
     assert offset.position == pair.source_position()
-    assert [(offset.gtid,)] == pair.source.query("SELECT @@gtid_binlog_pos")
+    if servers.family == "mariadb":
+        assert [(offset.gtid,)] == pair.source.query("SELECT @@gtid_binlog_pos")
+    else:  # a practice on MyISAM has none
+        assert offset.gtid == ""
     assert str(offset.event_timestamp) == "2023-11-14 22:13:20"
 
 
@@ -261,8 +267,7 @@ def test_a_batch_whose_offset_is_not_there_changes_nothing(pair: Leg) -> None:
 def test_somebody_elses_row_is_a_conflict_that_names_the_table_and_no_value(pair: Leg) -> None:
     before = pair.position()
     pair.replica.execute("INSERT INTO sure VALUES (4711, 4711)")
-    pair.source.execute("INSERT INTO sure VALUES (3, 3)")
-    pair.source.execute("INSERT INTO sure VALUES (4711, 5)")
+    pair.source.execute("INSERT INTO sure VALUES (3, 3), (4711, 5)")
     with pytest.raises(ApplyConflict, match="sure") as caught:
         pair.step_until(lambda: False)
     assert "4711" not in f"{caught.value} {caught.value.hint}"

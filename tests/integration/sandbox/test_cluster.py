@@ -15,11 +15,12 @@ import pytest
 from replicator.sandbox.cluster import Sandbox
 from replicator.sandbox.processes import ServerFailed
 from replicator.sandbox.reaper import started_at
+from tests.fix_servers import Pair
 
 
 @pytest.fixture
-def sandbox(server_directory: Path) -> Iterator[Sandbox]:
-    sandbox = Sandbox(server_directory / "sandbox")
+def sandbox(server_directory: Path, servers: Pair) -> Iterator[Sandbox]:
+    sandbox = Sandbox(server_directory / "sandbox", mysql=servers.mysql, postgres=servers.postgres)
     yield sandbox
     sandbox.remove()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from threading import Event, Thread
 
@@ -12,6 +13,7 @@ from replicator.sandbox.databases import MySQLDatabase
 from replicator.sandbox.schema import TABLES, create_tables
 from replicator.sandbox.waiting import wait_until
 from replicator.sandbox.workload import Workload
+from tests.fix_servers import Pair
 
 ENGINES = ["MyISAM", "InnoDB"]
 
@@ -27,7 +29,7 @@ def practice(request: pytest.FixtureRequest, source_db: MySQLDatabase) -> MySQLD
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_schema_loads_with_the_types_that_its_notation_promises(
-    source_db: MySQLDatabase, engine: str
+    source_db: MySQLDatabase, servers: Pair, engine: str
 ) -> None:
     with closing(source_db.connect()) as connection:
         create_tables(connection, engine)
@@ -36,6 +38,11 @@ def test_the_schema_loads_with_the_types_that_its_notation_promises(
         " WHERE table_schema = DATABASE() ORDER BY table_name, ordinal_position"
     )
     promised = [(t.name, c.name, c.type) for t in TABLES.values() for c in t.columns]
+    if servers.family == "mysql":  # which shows no width but that of a boolean
+        promised = [
+            (t, c, kind if kind == "tinyint(1)" else re.sub(r"int\(\d+\)", "int", kind))
+            for t, c, kind in promised
+        ]
     assert columns == sorted(promised, key=lambda line: line[0])
     assert source_db.query(
         "SELECT DISTINCT engine, table_collation FROM information_schema.tables"

@@ -12,10 +12,11 @@ import pymysql
 import pytest
 
 from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
+from replicator.sandbox.postgres import PostgreSQLServer
 from replicator.sandbox.reaper import started_at
-from replicator.sandbox.servers import MariaDBServer, PostgreSQLServer
+from replicator.sandbox.servers import BinlogServer
 from replicator.sandbox.waiting import DeadlineExpired, wait_until
-from tests.fix_servers import NewMariaDB, NewPostgreSQL
+from tests.fix_servers import NewMariaDB, NewPostgreSQL, Pair
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -75,12 +76,14 @@ def test_two_fresh_databases_have_different_names(
 
 
 def test_the_source_account_may_read_its_database_and_the_binlog_and_nothing_else(
-    source_db: MySQLDatabase,
+    source_db: MySQLDatabase, servers: Pair
 ) -> None:
     source_db.execute("CREATE TABLE t (id int)")
     pattern = source_db.name.replace("_", r"\_")
     assert _grants(source_db) == {
-        "REPLICATION SLAVE, BINLOG MONITOR ON *.*",
+        "REPLICATION SLAVE, BINLOG MONITOR ON *.*"
+        if servers.family == "mariadb"
+        else "REPLICATION SLAVE, REPLICATION CLIENT ON *.*",
         f"SELECT ON `{pattern}`.*",
     }
     with source_db.connect_as_account() as account, account.cursor() as cursor:
@@ -90,11 +93,16 @@ def test_the_source_account_may_read_its_database_and_the_binlog_and_nothing_els
 
 
 def test_the_replica_account_has_its_database_and_may_apply_events(
-    replica_db: MySQLDatabase,
+    replica_db: MySQLDatabase, servers: Pair
 ) -> None:
     pattern = replica_db.name.replace("_", r"\_")
+    mariadb = {"PROCESS, REPLICATION SLAVE, BINLOG MONITOR, BINLOG ADMIN, BINLOG REPLAY ON *.*"}
+    mysql = {
+        "PROCESS, REPLICATION SLAVE, REPLICATION CLIENT ON *.*",
+        "BINLOG_ADMIN,SESSION_VARIABLES_ADMIN,SYSTEM_VARIABLES_ADMIN ON *.*",
+    }
     assert _grants(replica_db) == {
-        "PROCESS, REPLICATION SLAVE, BINLOG MONITOR, BINLOG ADMIN, BINLOG REPLAY ON *.*",
+        *(mariadb if servers.family == "mariadb" else mysql),
         f"ALL PRIVILEGES ON `{pattern}`.*",
     }
 
@@ -114,7 +122,7 @@ def test_the_analytics_account_owns_its_database_and_is_no_superuser(
 
 
 def test_a_wrong_password_is_refused_by_both_kinds_of_server(
-    source_server: MariaDBServer, analytics_server: PostgreSQLServer
+    source_server: BinlogServer, analytics_server: PostgreSQLServer
 ) -> None:
     with pytest.raises(pymysql.OperationalError, match="1045"):
         source_server.connect(password="wrong")
@@ -176,4 +184,4 @@ def _grants(database: MySQLDatabase) -> set[str]:
     with database.connect_as_account() as account, account.cursor() as cursor:
         cursor.execute("SHOW GRANTS")
         lines = [line for (line,) in cursor.fetchall()]
-    return {line.removeprefix("GRANT ").partition(" TO ")[0] for line in lines}
+    return {line.removeprefix("GRANT ").partition(" TO ")[0] for line in lines} - {"USAGE ON *.*"}

@@ -4,10 +4,10 @@
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint style types format bench clean
+.PHONY: help setup setup-matrix demo test test-matrix lint style types format bench bench-peers clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install servers and .venv where missing; starts no service (DRY_RUN=1 only says what)
 	@.ci/setup
@@ -17,6 +17,17 @@ demo: setup ## Watch the pipeline work on throwaway servers for DEMO_SECONDS (30
 
 test: setup ## Run the tests on real servers; ARGS="-k words" narrows them
 	@$(BIN)/pytest $(ARGS)
+
+setup-matrix: setup ## Fetch MySQL 9.7, MariaDB 11.8 and PostgreSQL 18 into the user's cache
+	@.ci/setup-matrix
+
+MATRIX := mysql-9.7/postgresql mariadb-11.8/postgresql-18
+
+test-matrix: setup-matrix ## Run the tests on the other servers; MATRIX="mysql-9.7/postgresql" narrows
+	@failed=; for pair in $(MATRIX); do echo "== $$pair"; \
+	    $(BIN)/pytest --servers $${pair%/*} --postgres $${pair#*/} tests/integration tests/end_to_end $(ARGS) \
+	        || failed="$$failed $$pair"; \
+	done; if [ -n "$$failed" ]; then echo "failed on:$$failed"; exit 1; fi
 
 lint: style types ## Check style, formatting and types
 
@@ -31,8 +42,12 @@ format: setup ## Apply ruff's formatting and safe fixes
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: setup ## Run the benchmarks; JSON lines on standard output
+bench: ## Run the benchmarks; JSON lines on standard output; ARGS="--list", or names
+	@.ci/setup bench
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-peers: setup ## Repeat the pipeline's benchmark with pg_chameleon, in .venv-peers
+	@$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove what builds, tests and tools left; .venv stays
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .sandbox

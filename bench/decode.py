@@ -22,7 +22,7 @@ from pymysql.protocol import MysqlPacket
 from pymysqlreplication.packet import BinLogPacketWrapper
 from pymysqlreplication.row_event import TableMapEvent, WriteRowsEvent
 
-from bench.measure import Pass, Result, described, interleaved, ratio
+from bench.measure import Pass, Result, described, interleaved, ratio, rounds
 from loader.decoder import best_decoder, is_compiled
 from loader.rows import PythonDecoder, RowDecoder, TablePlan, plan_for
 from replicator.binlog.events import TableMap
@@ -33,8 +33,7 @@ from replicator.sandbox.data import RowMaker, insert_statement
 from replicator.sandbox.schema import TABLES
 from replicator.sandbox.servers import REPLICA_OPTIONS, MariaDBServer
 
-RUNS = 3
-SECONDS = 1.5
+SECONDS = 1.0
 DATABASE = "decode"
 NARROW = (
     "CREATE TABLE narrow (id bigint PRIMARY KEY, patient bigint NOT NULL, day date NOT NULL,"
@@ -42,7 +41,6 @@ NARROW = (
 )
 ROWS = {"wide": 4_000, "narrow": 40_000, "single": 2_000}
 LIBRARY, PYTHON, KERNEL = "mysql_replication", "python", "kernel"
-GOALS = {"wide": "≥ 100", "narrow": "≥ 30", "single": "—"}
 
 
 class Corpus:
@@ -65,14 +63,13 @@ def run() -> Iterator[Result]:
                 PYTHON: over(corpus.events, ours(PythonDecoder(), corpus.plan)),
                 KERNEL: over(corpus.events, ours(best_decoder("kernel"), corpus.plan)),
             },
-            runs=RUNS,
+            runs=rounds(),
             seconds=SECONDS,
         )
         yield Result(
             f"decode_{name}_vs_mysql_replication",
             ratio(runs, KERNEL, LIBRARY),
-            GOALS[name],
-            {"columns": len(corpus.plan.columns), "unit": "rows", "runs": described(runs)},
+            details={"columns": len(corpus.plan.columns), "unit": "rows", "runs": described(runs)},
         )
 
 

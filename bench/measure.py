@@ -15,9 +15,13 @@ import re
 import resource
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from bench.goals import GOALS, is_met
+
+ROUNDS_VARIABLE = "BENCH_RUNS"
 
 Pass = Callable[[], int]
 """One pass over the work; how many units (rows) it did."""
@@ -40,16 +44,33 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A figure under its id; `goal` in words, the rest for the table and the JSON line."""
+    """A figure under its id; the rest is for the table and the JSON line.
+
+    `goal` is taken from `bench.goals` where the figure has one there: nowhere else can it change.
+    """
 
     bench: str
     value: float
-    goal: str
-    details: Mapping[str, Any]
+    goal: str = "—"
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "goal", GOALS.get(self.bench, self.goal))
+
+    @property
+    def met(self) -> bool | None:
+        """Does the value meet the goal? None where there is none."""
+        return is_met(self.value, self.goal)
 
     def line(self) -> str:
         """The JSON line."""
-        return json.dumps({"bench": self.bench, "value": self.value, **self.details})
+        judged = {"goal": self.goal, "met": self.met} if self.met is not None else {}
+        return json.dumps({"bench": self.bench, "value": self.value, **judged, **self.details})
+
+
+def rounds() -> int:
+    """How many interleaved runs a median is taken of: `--runs`, or 3."""
+    return int(os.environ.get(ROUNDS_VARIABLE, "3"))
 
 
 def interleaved(candidates: Mapping[str, Pass], *, runs: int, seconds: float) -> dict[str, Run]:
@@ -82,13 +103,13 @@ def _alone(work: Pass, seconds: float) -> Run:
 def _measure(work: Pass, seconds: float, answer: Any) -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on: proc(5)
-    before = _peak_mib()
+    start_peak()
+    before = peak_mib()
     started, cpu = time.perf_counter(), _cpu()
     units = 0
     while (spent := time.perf_counter() - started) < seconds:
         units += work()
-    answer.send(Run(units, spent, _cpu() - cpu, _peak_mib() - before))
+    answer.send(Run(units, spent, _cpu() - cpu, peak_mib() - before))
 
 
 def _cpu() -> float:
@@ -96,8 +117,14 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _peak_mib() -> float:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+def start_peak(pid: int | str = "self") -> None:
+    """Let `peak_mib` speak of what comes from here on: proc(5)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_mib(pid: int | str = "self") -> float:
+    """The process' highest resident memory, as the kernel kept count of it."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found.group(1)) / 1024
 

@@ -1,0 +1,92 @@
+"""Both legs at work: a backlog on the source, and the time until `raw` shows all of it.
+
+`replicator run` and `loader run` have copied two empty tables and stream. They are held while a
+backlog is written (`bench.rig`), and timed from when they go on to when `raw.etl_binlog_offset`
+stands at the source's end. Three backlogs: wide rows and narrow rows in bulk, and transactions
+of one row. Rounds are interleaved; what a round wrote stays, so later ones meet fuller tables.
+After the last one both sides must have the same number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from bench import practice
+from bench.measure import Result, described, rounds
+from bench.rig import LEGS, PINNING, Rig, Spent
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """`write(connection, first)` writes `units` units whose keys begin at `first`."""
+
+    bench: str
+    unit: str
+    units: int
+    write: Callable[[Any, int], None]
+
+
+BACKLOGS = (
+    Backlog(
+        "pipeline_wide_rows_s",
+        "rows",
+        40_000,
+        lambda connection, first: practice.load_wide(connection, 40_000, first),
+    ),
+    Backlog(
+        "pipeline_narrow_rows_s",
+        "rows",
+        300_000,
+        lambda connection, first: practice.load_narrow(connection, 300_000, first),
+    ),
+    Backlog(
+        "pipeline_oltp_trx_s",
+        "transactions",
+        40_000,
+        lambda connection, first: practice.one_row_transactions(connection, 40_000, first),
+    ),
+)
+_KEYS_A_ROUND = 1_000_000
+
+
+def run() -> Iterator[Result]:
+    """The three figures; servers of their own are started and stopped."""
+    found: dict[str, list[Spent]] = {backlog.bench: [] for backlog in BACKLOGS}
+    with Rig() as rig:
+        with closing(rig.connect()) as connection:
+            practice.create(connection)
+        rig.start()
+        for turn in range(rounds()):
+            for number, backlog in enumerate(BACKLOGS):
+                found[backlog.bench].append(_caught_up(rig, backlog, turn, number))
+        for table in (practice.WIDE, practice.NARROW):
+            source, raw = rig.count(table)
+            if source != raw:
+                raise RuntimeError(f"{table}: {source} rows on the source, {raw} in raw")
+    for backlog in BACKLOGS:
+        yield _result(backlog, found[backlog.bench])
+
+
+def _caught_up(rig: Rig, backlog: Backlog, turn: int, number: int) -> Spent:
+    first = 1 + (turn * len(BACKLOGS) + number) * _KEYS_A_ROUND
+    return rig.catch_up(lambda connection: backlog.write(connection, first))
+
+
+def _result(backlog: Backlog, found: list[Spent]) -> Result:
+    middle = sorted(found, key=lambda spent: spent.seconds)[len(found) // 2]
+    return Result(
+        backlog.bench,
+        round(backlog.units / middle.seconds),
+        details={
+            "unit": backlog.unit,
+            "runs": described(middle.runs(backlog.units)),
+            "all_rates": [round(backlog.units / spent.seconds) for spent in found],
+            "legs_cpu_us_each": {
+                leg: round(middle.cpu[leg] / backlog.units * 1e6, 2) for leg in LEGS
+            },
+            "pinning": PINNING,
+        },
+    )

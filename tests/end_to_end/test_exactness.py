@@ -6,6 +6,7 @@ import pytest
 
 from replicator.sandbox.cluster import Engine
 from tests.fix_pipeline import NewPipeline, Practice
+from tests.numbers import numbers
 
 
 @pytest.mark.timeout(240)
@@ -56,7 +57,7 @@ def test_a_transaction_larger_than_a_batch_arrives_whole(pipeline: NewPipeline) 
     source.execute("CREATE TABLE wide (id INT PRIMARY KEY, body TEXT)")
     pipe.start()
     pipe.catch_up()
-    source.execute("INSERT INTO wide SELECT seq, REPEAT('synthetic', 30) FROM seq_1_to_20000")
+    source.execute(f"INSERT INTO wide SELECT seq, REPEAT('synthetic', 30) FROM {numbers(1, 20000)}")
     source.execute("UPDATE wide SET id = id + 100000, body = CONCAT(body, id)")
     source.execute("DELETE FROM wide WHERE id % 3 = 0")
     pipe.catch_up()

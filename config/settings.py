@@ -59,6 +59,7 @@ Seconds = Annotated[float, Field(gt=0, le=86400)]
 Name = Annotated[str, Field(min_length=1)]
 ServerId = Annotated[int, Field(ge=1, le=2**32 - 1)]
 Rows = Annotated[int, Field(ge=1, le=10_000_000)]
+CopyConnections = Annotated[int, Field(ge=1, le=16)]
 Bytes = Annotated[int, Field(ge=1024, le=1024 * _MIB), BeforeValidator(_bytes)]
 
 
@@ -128,8 +129,10 @@ class ReplicatorTuning(_Frozen):
 
     server_id: ServerId
     heartbeat_seconds: Seconds = 5.0
-    batch_bytes: Bytes = 4 * _MIB
-    copy_chunk_rows: Rows = 5000
+    batch_bytes: Bytes = _MIB
+    copy_chunk_rows: Rows = 50_000
+    copy_connections: Annotated[int, Field(ge=1, le=16)] = 2
+    copy_bytes_per_second: Annotated[int, Field(ge=0), BeforeValidator(_bytes)] = 0
     copy_gap_seconds: Seconds = 1.0
     copy_lock: Annotated[Literal["never", "short"], BeforeValidator(_lowered)] = "never"
     poll_seconds: Seconds = 0.5
@@ -145,7 +148,10 @@ class LoaderTuning(_Frozen):
     batch_rows: Rows = 50_000
     batch_bytes: Bytes = 16 * _MIB
     batch_seconds: Seconds = 1.0
+    copy_connections: CopyConnections = 2
     poll_seconds: Seconds = 0.5
+    rename_seconds: Seconds = 10.0
+    replacement_seconds: Seconds = 300.0
     metrics_port: Port = 9406
     metrics_host: Name = "127.0.0.1"
 

@@ -14,7 +14,7 @@ from config.tables import TableRules
 from replicator.cli.doctor import Finding, Verdict, worst
 from replicator.cli.doctor.analytics import analytics_findings
 from replicator.cli.doctor.facts import MySQLFacts, PostgresFacts, TableFacts, parse_grants
-from replicator.cli.doctor.here import kernel_finding
+from replicator.cli.doctor.here import COMPILED, kernel_finding
 from replicator.cli.doctor.replica import replica_findings
 from replicator.cli.doctor.source import source_findings
 from replicator.source import Identity
@@ -370,12 +370,23 @@ def test_a_schema_that_can_be_created_is_fine(settings: Settings) -> None:
     assert worst(of_analytics(settings, facts)) is Verdict.OK
 
 
-def test_a_loader_without_its_kernel_is_told_to_be_slow() -> None:
-    assert kernel_finding(compiled=True).verdict is Verdict.OK
-    found = kernel_finding(compiled=False)
+def test_an_installation_without_compiled_modules_is_told_to_be_slow() -> None:
+    assert kernel_finding([]).verdict is Verdict.OK
+    found = kernel_finding(["loader.kernel"])
     assert found.verdict is Verdict.WARN
-    assert "slow" in found.found
+    assert "loader.kernel" in found.found
+    assert "slowly" in found.found
     assert "compiler" in found.remedy
+
+
+def test_every_module_in_cython_is_asked_for() -> None:
+    root = Path(__file__).parents[4]
+    sources = [
+        path for package in ("loader", "replicator") for path in (root / package).rglob("*.pyx")
+    ]
+    assert sorted(".".join(p.relative_to(root).with_suffix("").parts) for p in sources) == [
+        *COMPILED
+    ]
 
 
 def test_grants_of_several_lines_add_up() -> None:

@@ -36,6 +36,9 @@ ALTERS = (
 )
 
 
+ROUNDS = 4
+
+
 class Readers:
     """Poll `raw` until told to stop; what went wrong is kept."""
 
@@ -153,7 +156,7 @@ def test_an_upgrade_is_exact_and_no_reader_notices(pipeline: NewPipeline, engine
     _analysts(pipe)
     readers = Readers(pipe)
     with practice, readers.watching():
-        for number in range(4):
+        for number in range(ROUNDS):
             for table in ALTERED:
                 for alter in ALTERS:
                     pipe.sandbox.source_db.execute(f"ALTER TABLE {table} {alter.format(n=number)}")
@@ -166,12 +169,14 @@ def test_an_upgrade_is_exact_and_no_reader_notices(pipeline: NewPipeline, engine
     assert pipe.differences() == {}
     loads = Counter(re.findall(r'"table": "(\w+)", .*"event": "table_loaded"', pipe.loader.output))
     loads += Counter(re.findall(r'"event": "table_loaded".*"table": "(\w+)"', pipe.loader.output))
-    counted = {table: loads[table] for table in (*CONVERTED, *ALTERED)}
-    reasons = [
-        line
-        for line in pipe.loader.output.splitlines()
-        if any(counted[t] > 2 and f'"{t}"' in line for t in counted)
-    ]
-    assert all(1 <= count <= 2 for count in counted.values()), "\n".join(reasons)
+    assert all(1 <= loads[table] <= 2 for table in CONVERTED), _reasons(pipe)
+    # Each round's DROP INDEX beside a column asks the catalog, which may be further already: see
+    # docs/schema-changes.md.
+    assert all(1 <= loads[table] <= 1 + ROUNDS for table in ALTERED), _reasons(pipe)
     indexes = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'on\\_%%'"
     assert pipe.sandbox.analytics_db.query(indexes) == [(len(CONVERTED) + len(ALTERED),)]
+
+
+def _reasons(pipe: Pipeline) -> str:
+    """Why tables were loaded."""
+    return "\n".join(line for line in pipe.loader.output.splitlines() if "reload" in line)

@@ -11,7 +11,6 @@ if each became an event or was refused.
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import random
 import sys
@@ -22,21 +21,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from config.errors import SchemaDrift
+from tests.integration.checked_build import module_at
 
 TELLING = b"\x00\x01\x04\x07\x0b\x0c\x7f\x80\xfb\xfc\xfd\xfe\xff"
 WIRES = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 16, 246, 252, 253, 254]
 
 Column = tuple[str, int, int, int, int, int]
 Sample = tuple[str, list[Column], int, bytes, bytes]
-
-
-def kernel_at(path: str) -> Any:
-    spec = importlib.util.spec_from_file_location("replicator.binlog.rowkernel", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def called(value: bytes) -> bytes:
@@ -123,7 +114,7 @@ def outcome(kernel: Any, sample: Sample) -> str:
 
 
 def main(path: str, corpus: str, seed: str, count: str) -> int:
-    kernel = kernel_at(path)
+    kernel = module_at("replicator.binlog.rowkernel", path)
     fuzzer = Fuzzer(pickle.loads(Path(corpus).read_bytes()), int(seed))
     for sample in fuzzer.corpus:
         assert outcome(kernel, sample) in ("encoded", "refused")  # by the stand-in encoder

@@ -10,30 +10,20 @@ the COUNT damaged blocks ended; the exit code is 0 if each ended as in Python.
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import random
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from loader.tablereader import PythonReader
 from replicator.binlog.schema import TableSchema
+from tests.integration.checked_build import module_at
 from tests.integration.loader.select_blocks import outcome
 
 TELLING = b"\x00\x01\x7f\x80\xfa\xfb\xfc\xfd\xfe\xff-.:0129\\ \te"
-
-
-def module_at(path: str) -> Any:
-    spec = importlib.util.spec_from_file_location("loader.copyrows", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def framed(packets: list[bytes]) -> bytes:
@@ -97,7 +87,7 @@ class Fuzzer:
 
 
 def main(path: str, corpus: str, seed: str, count: str) -> int:
-    kernel = module_at(path).KernelReader
+    kernel = module_at("loader.copyrows", path).KernelReader
     fuzzer = Fuzzer(pickle.loads(Path(corpus).read_bytes()), int(seed))
     ended: Counter[str] = Counter()
     for number in range(int(count)):

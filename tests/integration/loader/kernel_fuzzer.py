@@ -10,30 +10,20 @@ tells how the COUNT damaged events ended; the exit code is 0 if each ended as in
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import random
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from loader.rows import PythonDecoder, TablePlan, plan_for
 from replicator.binlog.events import parse_table_map
+from tests.integration.checked_build import module_at
 from tests.integration.loader.kernel_events import as_v2, outcome
 
 TELLING = b"\x00\x01\x7f\x80\xfe\xff"
-
-
-def kernel_at(path: str) -> Any:
-    spec = importlib.util.spec_from_file_location("loader.kernel", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Fuzzer:
@@ -92,7 +82,7 @@ class Fuzzer:
 
 
 def main(path: str, corpus: str, seed: str, count: str) -> int:
-    kernel, python = kernel_at(path).KernelDecoder(), PythonDecoder()
+    kernel, python = module_at("loader.kernel", path).KernelDecoder(), PythonDecoder()
     fuzzer = Fuzzer(pickle.loads(Path(corpus).read_bytes()), int(seed))
     ended: Counter[str] = Counter()
     for number in range(int(count)):

@@ -187,7 +187,7 @@ class TableCopier:
             raise
 
     def _create_on_replica(self, table: str, target: str, create: str) -> str:
-        if "FOREIGN KEY" in create.upper() and " REFERENCES " in create.upper():
+        if src.has_foreign_key(create):
             raise CopyRefused(
                 f"table {table} has a foreign key: changes that it cascades are not in the binlog",
                 hint=f'Drop the constraint on the source, or exclude "{table}" in tables.toml.',

@@ -128,6 +128,11 @@ def create_statement(connection: Any, table: str) -> str:
     return str(fetch(connection, f"SHOW CREATE TABLE {quote(table)}")[0][1])
 
 
+def has_foreign_key(create: str) -> bool:
+    """Does a table's CREATE TABLE refer to another table?"""
+    return "FOREIGN KEY" in create.upper() and " REFERENCES " in create.upper()
+
+
 class PositionHistory:
     """Recent ends of the source's binlog, to find one that is surely visible in the engine.
 

@@ -163,7 +163,7 @@ def _refers(connection: Any, database: str, table: str) -> bool:
         create = fetch(connection, f"SHOW CREATE TABLE {quote(database)}.{quote(table)}")[0][1]
     except pymysql.MySQLError:
         return False  # unreadable or gone: not what this look is about
-    return "FOREIGN KEY" in create and " REFERENCES " in create
+    return src.has_foreign_key(create)
 
 
 def _opendental_version(connection: Any, database: str) -> str | None:

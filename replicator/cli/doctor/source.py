@@ -93,16 +93,15 @@ def _binlog(facts: MySQLFacts) -> Iterator[Finding]:
 
 def _identity(facts: MySQLFacts, settings: Settings) -> Iterator[Finding]:
     number = facts.identity.server_id
-    taken = {settings.replicator.server_id: "REPLICATOR_SERVER_ID"}
     if number == 0:
         yield fail(SOURCE, "server_id", 0, "a number above 0", "In my.cnf: server_id=1")
-    elif number in taken:
+    elif number == settings.replicator.server_id:
         yield fail(
             SOURCE,
             "server_id",
             number,
             "another number than the replicator's own",
-            f"Set {taken[number]} to another number, or remove it to have one derived.",
+            "Set REPLICATOR_SERVER_ID to another number, or remove it to have one derived.",
         )
     else:
         yield ok(SOURCE, "server_id", number)

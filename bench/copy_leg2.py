@@ -34,10 +34,11 @@ from bench.measure import Result, Run, described, peak_mib, rounds, start_peak
 from bench.rig import cpu_seconds
 from config.connections import connect_mysql, connect_postgres
 from config.settings import Settings, load_settings
-from loader import shapes, tracking
-from loader.loadworker import LoadWorker
-from loader.merge import merge
-from loader.reload import Connections, LoadRequest, raw_bytes_options
+from loader import tracking
+from loader.ddl import shapes
+from loader.load.merge import merge
+from loader.load.reload import Connections, LoadRequest, raw_bytes_options
+from loader.load.worker import LoadWorker
 from replicator.sandbox.accounts import allow_replica, create_replica_account
 from replicator.sandbox.postgres import PostgreSQLServer
 from replicator.sandbox.servers import REPLICA_OPTIONS, MariaDBServer

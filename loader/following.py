@@ -19,19 +19,20 @@ from config.errors import translated
 from config.settings import Settings
 from config.tables import TableRules
 from loader import replica as rep
-from loader import schema, shapes, tracking
-from loader.alterations import Action as Alteration
-from loader.evolving import evolve_table
+from loader import schema, tracking
+from loader.ddl import shapes
+from loader.ddl.alterations import Action as Alteration
+from loader.ddl.evolving import evolve_table
+from loader.ddl.renaming import STANDING
+from loader.ddl.standing import Standing
+from loader.ddl.statements import Replica, TableChanges, changes_of
 from loader.keyless import load_keyless
 from loader.ledger import Ledger
 from loader.lifecycle import Table
-from loader.merge import helpers_of
+from loader.load.merge import helpers_of
+from loader.load.reload import Connections, Copier, LoadedTable
 from loader.notices import NoticeReader, Notices
-from loader.reload import Connections, Copier, LoadedTable
-from loader.renaming import STANDING
 from loader.rows import TablePlan
-from loader.standing import Standing
-from loader.statements import Replica, TableChanges, changes_of
 from loader.tracking import DROPPED, STREAMING, WAITING
 from loader.types import raw_name
 from loader.writer import Action

@@ -30,7 +30,7 @@ from loader.copytext cimport (
     put_utf8,
 )
 
-from loader.fence cimport fence, unfence
+from replicator.binlog.fence cimport fence, unfence
 
 from loader import charsets, rows, types, wire
 

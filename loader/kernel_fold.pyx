@@ -19,7 +19,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy
 
-from loader.fence cimport fence, unfence
+from replicator.binlog.fence cimport fence, unfence
 from loader.kernel cimport (
     BODY, DELETE, INSERT, UPDATE, CompiledPlan, Source, Text, lend, operation_of, u8,
 )

@@ -8,8 +8,9 @@ skipped until the stream has passed the copy's watermark, which is stored.
 from __future__ import annotations
 
 from config.connections import PostgresConnection
-from loader import altering, schema, shapes, tracking
-from loader.reload import Copier, shape_of
+from loader import schema, tracking
+from loader.ddl import altering, shapes
+from loader.load.reload import Copier, shape_of
 from loader.replica import SourceMark
 from loader.types import raw_name
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from loader.load.reload import LoadedTable, LoadRequest
 from loader.rawsql import Target
-from loader.reload import LoadedTable, LoadRequest
 from loader.rows import TablePlan
 from loader.tracking import DROPPED, LOADING, RELOADING, STREAMING, WAITING
 from loader.upsert import FoldWriter

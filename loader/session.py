@@ -22,12 +22,13 @@ from config.metrics import EVENTS, PIPELINE_LAG
 from config.settings import Settings
 from config.tables import TableRules
 from loader import replica as rep
-from loader import shapes, starting, tracking
+from loader import starting, tracking
+from loader.ddl import shapes
 from loader.following import Follower
 from loader.intake import Intake
 from loader.ledger import Ledger
-from loader.loadworker import LoadWorker
-from loader.reload import Connections, raw_bytes_options
+from loader.load.reload import Connections, raw_bytes_options
+from loader.load.worker import LoadWorker
 from loader.taking import Taker
 from replicator.binlog.ahead import AheadStream
 from replicator.binlog.position import ReplicaPosition

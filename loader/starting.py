@@ -13,9 +13,9 @@ from config.connections import MySQLConnection, PostgresConnection
 from config.tables import TableRules
 from loader import replica as rep
 from loader import schema, tracking
+from loader.ddl.statements import Replica, version_number
 from loader.lifecycle import Tables
-from loader.merge import helpers_of
-from loader.statements import Replica, version_number
+from loader.load.merge import helpers_of
 from loader.tracking import DROPPED, LOADING, RELOADING, STREAMING, WAITING, Offset
 from loader.types import raw_name
 from replicator.binlog.position import ReplicaPosition

@@ -25,8 +25,9 @@ from collections.abc import Iterator, Sequence
 import psycopg
 
 from config.connections import PostgresConnection
-from loader import altering, schema, tracking
+from loader import schema, tracking
 from loader.batch import AnyFold
+from loader.ddl import altering
 from loader.fold import CHANGED, FRESH, GONE, Fold, KeylessFold, State, blocks
 from loader.rawsql import LOADED_AT, SOURCE_TS, Statements, Target, same_key
 from loader.schema import RawTable

@@ -22,7 +22,7 @@ from config.metrics import COPIED_ROWS, RELOADS, ROWS, TRANSACTIONS
 from loader import schema, tracking, upsert
 from loader.batch import AnyFold, Batch
 from loader.lifecycle import Table, Tables
-from loader.merge import merge
+from loader.load.merge import merge
 from loader.rawsql import create_touched
 from loader.schema import RawTable
 from loader.staging import Stages

@@ -15,32 +15,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+from replicator.binlog.fence cimport fence, unfence
+
 from config.errors import SchemaDrift
 
 ctypedef uint8_t u8
-
-cdef extern from *:
-    """
-    #include <stdlib.h>
-    #include <string.h>
-    /* Built with KERNEL_FENCED, blocks are read from a copy without a byte behind it, so that
-       AddressSanitizer sees what a bytes object's closing NUL would hide. */
-    #ifdef KERNEL_FENCED
-    static const unsigned char *rows_fence(const char *data, size_t size) {
-        void *copy = malloc(size ? size : 1);
-        return copy ? memcpy(copy, data, size) : NULL;
-    }
-    static void rows_unfence(const unsigned char *data) { free((void *)data); }
-    #else
-    static const unsigned char *rows_fence(const char *data, size_t size) {
-        (void)size;
-        return (const unsigned char *)data;
-    }
-    static void rows_unfence(const unsigned char *data) { (void)data; }
-    #endif
-    """
-    const u8 *fence "rows_fence"(const char *data, size_t size) nogil
-    void unfence "rows_unfence"(const u8 *data) nogil
 
 # Kinds of storing; `rowplan.Stored` has the same numbers.
 cdef enum:

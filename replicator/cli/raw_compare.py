@@ -27,10 +27,10 @@ from config.connections import quote_mysql_identifier as quote
 from config.errors import translated
 from config.settings import Settings
 from loader import replica as rep
-from loader import selected
-from loader.reload import raw_bytes_options, shape_of
+from loader.load import selected
+from loader.load.reload import raw_bytes_options, shape_of
+from loader.load.tablereader import TableReader
 from loader.schema import RawTable, quoted
-from loader.tablereader import TableReader
 from loader.types import raw_name
 from loader.upsert import blocks
 from replicator.binlog.schema import TableSchema

@@ -12,7 +12,7 @@ from config.errors import translated
 from config.tables import TableRules
 from loader import schema as raw_schema
 from loader import tracking as raw_tracking
-from loader.reload import shape_of
+from loader.load.reload import shape_of
 from loader.types import raw_name
 from replicator import source as src
 from replicator import tracking

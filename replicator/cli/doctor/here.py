@@ -9,9 +9,9 @@ from replicator.cli.doctor.finding import Finding, ok, warn
 
 HERE = "here"
 COMPILED = (
-    "loader.copyrows",
     "loader.kernel",
     "loader.kernel_fold",
+    "loader.load.copyrows",
     "replicator.binlog.frames",
     "replicator.binlog.packetcut",
     "replicator.binlog.rowkernel",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from config.errors import StatementFormat, UnsupportedStatement
-from loader.alterations import Action, read_alterations
+from loader.ddl.alterations import Action, read_alterations
 from replicator.binlog.charsets import charset_of, decode_text
 from replicator.binlog.ddl import Execute, RowStatement, Unsupported, decide, dialect_of
 from replicator.binlog.events import QueryEvent

@@ -14,8 +14,9 @@ from contextlib import nullcontext
 from psycopg import sql
 
 from config.connections import PostgresConnection
-from loader import altering, schema, shapes, tracking
-from loader.reload import LoadedTable, shape_of
+from loader import schema, tracking
+from loader.ddl import altering, shapes
+from loader.load.reload import LoadedTable, shape_of
 from loader.schema import LOAD, RELOAD, TOUCHED, RawTable, helper_name, quoted
 from loader.types import raw_name
 from loader.upsert import LOADED_AT, SOURCE_TS, same_key

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from loader.alterations import Action, Add, AddKey, Drop, DropKey, Modify, Rename, UniqueKeys
-from loader.conversions import Check, checks_of
-from loader.definitions import Definition
-from loader.literals import Uncertain, fill_of
+from loader.ddl.alterations import Action, Add, AddKey, Drop, DropKey, Modify, Rename, UniqueKeys
+from loader.ddl.conversions import Check, checks_of
+from loader.ddl.definitions import Definition
+from loader.ddl.literals import Uncertain, fill_of
 from loader.types import RawColumn, raw_name, raw_type
 from replicator.binlog.schema import Column, ColumnType, TableSchema
 

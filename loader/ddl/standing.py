@@ -26,11 +26,12 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from config.connections import PostgresConnection
-from loader import exchange, schema, shapes, tracking
+from loader import schema, tracking
+from loader.ddl import exchange, shapes
+from loader.ddl.moves import Moves, moves
+from loader.ddl.renaming import STANDING, Renaming, Stand
 from loader.ledger import Ledger
 from loader.lifecycle import Table
-from loader.moves import Moves, moves
-from loader.renaming import STANDING, Renaming, Stand
 from loader.schema import TOUCHED, RawTable, helper_name
 from loader.tracking import LOADING, RELOADING, STREAMING, WAITING
 from loader.types import raw_name

@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from replicator.sandbox.databases import MySQLDatabase
 from tests.integration.binlog.random_tables import RandomTable, tables
 from tests.integration.checked_build import MUTATIONS, build_checked, run_fuzzer
+from tests.integration.loader.load.select_blocks import blocks_of, schema_of
 
-from .select_blocks import blocks_of, schema_of
-from .test_values import NUMBER_ROWS, NUMBERS, STRING_ROWS, STRINGS, TIME_ROWS, TIMES
+from ..test_values import NUMBER_ROWS, NUMBERS, STRING_ROWS, STRINGS, TIME_ROWS, TIMES
 
 
 @pytest.fixture(scope="module")
 def fenced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The copy's kernel, built with checks."""
-    return build_checked("loader.copyrows", tmp_path_factory.mktemp("fenced"))
+    return build_checked("loader.load.copyrows", tmp_path_factory.mktemp("fenced"))
 
 
 @pytest.fixture

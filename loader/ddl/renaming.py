@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from loader import exchange, schema, shapes
+from loader import schema
+from loader.ddl import exchange, shapes
+from loader.ddl.moves import Moves
 from loader.ledger import Ledger
 from loader.lifecycle import Table
-from loader.moves import Moves
 from loader.schema import TOUCHED, helper_name
 from loader.tracking import LOADING, RELOADING, STREAMING
 from loader.types import raw_name

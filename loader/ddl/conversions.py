@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loader.literals import Uncertain, integer_range
+from loader.ddl.literals import Uncertain, integer_range
 from replicator.binlog.schema import Column, ColumnType
 
 

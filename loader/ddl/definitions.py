@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from loader.literals import Fill, literal
+from loader.ddl.literals import Fill, literal
 from replicator.binlog.ddl_body import closing, segments
 from replicator.binlog.ddl_lexer import Kind
 from replicator.binlog.ddl_reader import Reader

@@ -12,9 +12,9 @@ import pytest
 
 from config.metrics import RELOADS
 from config.settings import Settings
-from loader import standing
+from loader.ddl import standing
 
-from .conftest import Harness, Replica
+from ..conftest import Harness, Replica
 
 
 @pytest.fixture

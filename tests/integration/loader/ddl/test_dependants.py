@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from loader.dependants import ViewsInTheWay, around, read_views
+from loader.ddl.dependants import ViewsInTheWay, around, read_views
 from replicator.sandbox.databases import PostgresDatabase
 
 _numbers = itertools.count(1)

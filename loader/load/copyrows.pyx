@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Blocks of a SELECT's rows in, COPY text out, compiled: a table's copy from the replica.
 
-It does what `loader.tablereader.PythonReader` does, byte for byte, without making a Python
+It does what `loader.load.tablereader.PythonReader` does, byte for byte, without making a Python
 object for each value and without holding Python's lock: `copytext.pxd` writes the values,
 this file walks the packets. How a column is read is compiled once from the converter that
-`loader.selected` made for it, so that there is one account of it. A converter that is not
+`loader.load.selected` made for it, so that there is one account of it. A converter that is not
 known here is called for every value; any is called for a value that has no text, so that
 there is one account of faults as well.
 
@@ -26,9 +26,10 @@ from libc.string cimport memchr, memcmp, memcpy, strlen
 from loader.copytext cimport (
     big, little, put_bits, put_date, put_double, put_hex, put_mapped, put_utf8,
 )
-from loader.fence cimport fence, unfence
+from replicator.binlog.fence cimport fence, unfence
 
-from loader import charsets, selected
+from loader import charsets
+from loader.load import selected
 from loader.values import escaped
 from loader.upsert import exception_key
 

@@ -9,11 +9,11 @@ import pytest
 
 from config.connections import connect_mysql, connect_postgres
 from config.settings import Settings
-from loader import reload
-from loader.loadworker import GROUP_BYTES, GROUP_TABLES, Groups, group_of
-from loader.reload import LoadRequest
+from loader.load import reload
+from loader.load.reload import LoadRequest
+from loader.load.worker import GROUP_BYTES, GROUP_TABLES, Groups, group_of
 
-from .conftest import Harness, Replica
+from ..conftest import Harness, Replica
 
 
 def _requests(*tables: str) -> list[LoadRequest]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from loader.definitions import Beyond, Definition, name_at, read_definition
+from loader.ddl.definitions import Beyond, Definition, name_at, read_definition
 from replicator.binlog.ddl_body import closing, segments
 from replicator.binlog.ddl_lexer import Dialect
 from replicator.binlog.ddl_reader import Reader, Scope

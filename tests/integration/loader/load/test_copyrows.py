@@ -14,16 +14,16 @@ from hypothesis import HealthCheck, given, note, settings
 
 from config.errors import UnknownEvent
 from loader.decoder import best_decoder
+from loader.load.tablereader import PythonReader
 from loader.rows import plan_for
-from loader.tablereader import PythonReader
 from replicator.sandbox.databases import MySQLDatabase
 from tests.integration.binlog.logged import Log
 from tests.integration.binlog.random_tables import RandomTable, tables
+from tests.integration.loader.load.select_blocks import ENDING, blocks_of, outcome, schema_of
 
-from .select_blocks import ENDING, blocks_of, outcome, schema_of
-from .test_values import NUMBER_ROWS, NUMBERS, STRING_ROWS, STRINGS, TIME_ROWS, TIMES
+from ..test_values import NUMBER_ROWS, NUMBERS, STRING_ROWS, STRINGS, TIME_ROWS, TIMES
 
-copyrows = pytest.importorskip("loader.copyrows", reason="the copy's kernel was not built")
+copyrows = pytest.importorskip("loader.load.copyrows", reason="the copy's kernel was not built")
 
 modest = settings(
     max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False

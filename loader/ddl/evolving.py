@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import structlog
 
 from config.connections import PostgresConnection
-from loader import altering, shapes
-from loader.alterations import Action
-from loader.evolution import Evolution, evolve
-from loader.literals import Uncertain
+from loader.ddl import altering, shapes
+from loader.ddl.alterations import Action
+from loader.ddl.evolution import Evolution, evolve
+from loader.ddl.literals import Uncertain
 from loader.types import raw_name
 from replicator.binlog.schema import TableSchema
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from loader.alterations import Add, AddKey, Drop, DropKey, Modify, Rename, UniqueKeys
-from loader.alterations import read_alterations as read
-from loader.conversions import Check, checks_of
-from loader.evolution import evolve
-from loader.literals import Fill, Uncertain, fill_of, literal
-from loader.moves import moves
+from loader.ddl.alterations import Add, AddKey, Drop, DropKey, Modify, Rename, UniqueKeys
+from loader.ddl.alterations import read_alterations as read
+from loader.ddl.conversions import Check, checks_of
+from loader.ddl.evolution import evolve
+from loader.ddl.literals import Fill, Uncertain, fill_of, literal
+from loader.ddl.moves import moves
 from loader.types import RawColumn
 from replicator.binlog.ddl import Dialect
 from replicator.binlog.schema import Column, ColumnType, TableSchema

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from loader import selected
+from loader.load import selected
 from loader.upsert import exception_key
 from loader.values import NULL, Faults, ValueFault
 from replicator.binlog.resultset import is_giant
@@ -44,7 +44,7 @@ class RowReader(Protocol):
 def best_reader(table_schema: TableSchema, ending: bytes) -> RowReader:
     """The fastest reader there is; `ending` is what stands behind the table's own columns."""
     try:
-        from loader.copyrows import KernelReader  # noqa: PLC0415 - may not have been built
+        from loader.load.copyrows import KernelReader  # noqa: PLC0415 - may not have been built
     except ImportError:
         return PythonReader(table_schema, ending)
     return KernelReader(table_schema, ending)

@@ -19,9 +19,9 @@ from psycopg import sql
 from config.connections import PostgresConnection
 from config.errors import SchemaDrift
 from loader import schema
-from loader.conversions import Check
-from loader.dependants import ViewsInTheWay, around
-from loader.evolution import Evolution
+from loader.ddl.conversions import Check
+from loader.ddl.dependants import ViewsInTheWay, around
+from loader.ddl.evolution import Evolution
 from loader.schema import RETIRED_MARK, TableDiff
 from loader.types import MAX_NAME_BYTES, RawColumn, shortened
 

@@ -8,7 +8,7 @@ import pytest
 
 from config.metrics import RELOADS
 
-from .conftest import Harness, Replica
+from ..conftest import Harness, Replica
 
 COLUMNS = (
     "id int PRIMARY KEY, tiny tinyint NOT NULL, n smallint, big bigint NOT NULL, u int unsigned,"

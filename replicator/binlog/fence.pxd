@@ -11,22 +11,22 @@ cdef extern from *:
     """
     #include <stdlib.h>
     #include <string.h>
-    #ifndef LOADER_FENCE
-    #define LOADER_FENCE
+    #ifndef INPUT_FENCE
+    #define INPUT_FENCE
     #ifdef KERNEL_FENCED
-    static const unsigned char *loader_fence(const char *data, size_t size) {
+    static const unsigned char *input_fence(const char *data, size_t size) {
         void *copy = malloc(size ? size : 1);
         return copy ? memcpy(copy, data, size) : NULL;
     }
-    static void loader_unfence(const unsigned char *data) { free((void *)data); }
+    static void input_unfence(const unsigned char *data) { free((void *)data); }
     #else
-    static const unsigned char *loader_fence(const char *data, size_t size) {
+    static const unsigned char *input_fence(const char *data, size_t size) {
         (void)size;
         return (const unsigned char *)data;
     }
-    static void loader_unfence(const unsigned char *data) { (void)data; }
+    static void input_unfence(const unsigned char *data) { (void)data; }
     #endif
     #endif
     """
-    const u8 *fence "loader_fence"(const char *data, size_t size)
-    void unfence "loader_unfence"(const u8 *data)
+    const u8 *fence "input_fence"(const char *data, size_t size) nogil
+    void unfence "input_unfence"(const u8 *data) nogil

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import Harness, Replica
+from ..conftest import Harness, Replica
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[3]))
+sys.path.insert(0, str(Path(__file__).parents[4]))
 
-from loader.tablereader import PythonReader
+from loader.load.tablereader import PythonReader
 from replicator.binlog.schema import TableSchema
 from tests.integration.checked_build import module_at
-from tests.integration.loader.select_blocks import outcome
+from tests.integration.loader.load.select_blocks import outcome
 
 TELLING = b"\x00\x01\x7f\x80\xfa\xfb\xfc\xfd\xfe\xff-.:0129\\ \te"
 
@@ -87,7 +87,7 @@ class Fuzzer:
 
 
 def main(path: str, corpus: str, seed: str, count: str) -> int:
-    kernel = module_at("loader.copyrows", path).KernelReader
+    kernel = module_at("loader.load.copyrows", path).KernelReader
     fuzzer = Fuzzer(pickle.loads(Path(corpus).read_bytes()), int(seed))
     ended: Counter[str] = Counter()
     for number in range(int(count)):

@@ -31,10 +31,11 @@ from pymysql.converters import encoders
 
 from config.connections import MySQLConnection, PostgresConnection, quote_mysql_identifier
 from config.errors import ServerBusy
-from loader import replica, schema, selected, tracking
+from loader import replica, schema, tracking
+from loader.load import selected
+from loader.load.tablereader import Fault, RowReader, best_reader, select_list
 from loader.replica import SourceMark
 from loader.schema import LOAD, RELOAD, RawTable, helper_name, quoted
-from loader.tablereader import Fault, RowReader, best_reader, select_list
 from loader.types import CLOSING_COLUMNS, raw_columns, raw_name
 from loader.values import NULL, escaped
 from replicator.binlog.position import ReplicaPosition

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextlib import closing
 
 from config.errors import ReplicatorError
-from loader import selected
-from loader.reload import raw_bytes_options
-from loader.tablereader import Fault, RowReader, select_list
+from loader.load import selected
+from loader.load.reload import raw_bytes_options
+from loader.load.tablereader import Fault, RowReader, select_list
 from replicator.binlog.resultset import ResultSet
 from replicator.binlog.schema import TableSchema, schemas_from_catalog
 from replicator.sandbox.databases import MySQLDatabase

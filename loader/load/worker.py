@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 
 from config.errors import ReplicatorError, classify
-from loader.reload import Connections, Copier, LoadedTable, LoadRequest
+from loader.load.reload import Connections, Copier, LoadedTable, LoadRequest
 
 GROUP_TABLES = 64
 GROUP_BYTES = 32 << 20

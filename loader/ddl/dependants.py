@@ -24,7 +24,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from config.connections import PostgresConnection
-from loader.views import Grant, Statement, View, plan
+from loader.ddl.views import Grant, Statement, View, plan
 
 LOCK_ATTEMPTS, LOCK_PAUSE = 40, 0.05
 """Locks are asked for so often without waiting, so many seconds apart; then with waiting."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 from psycopg import sql
 
 from config.connections import PostgresConnection
-from loader import schema, shapes, tracking
-from loader.merge import bring_along, take_rows
+from loader import schema, tracking
+from loader.ddl import shapes
+from loader.load.merge import bring_along, take_rows
 from loader.schema import RELOAD, TOUCHED, RawTable, helper_name, quoted
 from loader.types import raw_name
 from loader.upsert import LOADED_AT, SOURCE_TS

@@ -10,7 +10,7 @@ import pytest
 
 from tests.numbers import numbers
 
-from .conftest import Harness, Replica
+from ..conftest import Harness, Replica
 
 ROWS = 4000
 

@@ -1,8 +1,13 @@
 """Coalesce many source transactions into few `BINLOG` statements.
 
 Left: rows events with the table they go to. Right: `Segment`s, each the content
-of one statement: every table map once, all rows events in source order, and the
-end of the statement on the last of them only. Pure.
+of one statement: every table map once, all rows in source order, and the end of the
+statement on the last event only. Pure.
+
+Neighbouring inserts into one table become one event: a server prepares and cleans up for
+each event, and executes an event's rows one by one all the same. Updates and deletes keep
+their events: a server may look up all rows of one event at once (MySQL's hash scan), and two
+that change the same keyless row after each other must not be looked up together.
 
 A segment holds one kind of key checking (the events' flags) and one table id per
 table, because a server applies a statement under one set of flags and maps.
@@ -11,13 +16,18 @@ table, because a server applies a statement under one set of flags and maps.
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from replicator.binlog.events import HEADER_LENGTH, STMT_END_FLAG, TableMap, rows_flags
 from replicator.routes import Route, Via
 
 _KEY_FLAGS = 0xFFFF & ~STMT_END_FLAG
+_MERGED_BYTES = 256 << 10
+"""Bytes up to which inserts are merged into one event."""
+_WRITE_V1, _WRITE_V2 = 23, 30
+_SHORT_WIDTHS = 250
+"""Columns up to which a table's width is one byte; wider ones are left as they are."""
 
 
 def rewritten_map(table_map: TableMap, database: str, table: str) -> bytes:
@@ -103,7 +113,7 @@ class Segment:
 
     def events(self, closing_map: bytes = b"", closing_rows: bytes = b"") -> bytes:
         """The statement's events; a closing table's change ends it where one is given."""
-        rows = self._rows
+        rows = merged(self._rows, _MERGED_BYTES)
         if not closing_rows and rows:
             last = rows[-1]
             rows = [*rows[:-1], _with_rows_flags(last, rows_flags(last) | STMT_END_FLAG)]
@@ -156,6 +166,64 @@ def segments(database: str, items: list[Item]) -> Iterator[Segment]:
         segment.add(database, item.route.target, item.table_map, item.event)
     if segment:
         yield segment
+
+
+def merged_python(events: list[bytes], limit: int) -> list[bytes]:
+    """The same rows in fewer events: neighbouring inserts into one table are one event.
+
+    None grows beyond `limit` bytes by it. All are without the statement's end.
+    """
+    left: list[bytes] = []
+    run: list[bytes] = []
+    rows_at = size = 0
+    for event in events:
+        head = event[HEADER_LENGTH:rows_at]
+        if (
+            run
+            and rows_at
+            and event[4] == run[0][4]
+            and head == run[0][HEADER_LENGTH:rows_at]
+            and size + len(event) - rows_at <= limit
+        ):
+            run.append(event)
+            size += len(event) - rows_at
+            continue
+        if run:
+            left.append(_joined(run, rows_at, size))
+        run, rows_at, size = [event], _inserted_rows_at(event), len(event)
+    if run:
+        left.append(_joined(run, rows_at, size))
+    return left
+
+
+def _joined(run: list[bytes], rows_at: int, size: int) -> bytes:
+    first, *others = run
+    if not others:
+        return first
+    head = (first[:9], size.to_bytes(4, "little"), first[13:])
+    return b"".join((*head, *(other[rows_at:] for other in others)))
+
+
+def _inserted_rows_at(event: bytes) -> int:
+    """Where the rows of a WRITE_ROWS event begin; 0 where that cannot be said."""
+    at = HEADER_LENGTH + 8
+    if event[4] not in {_WRITE_V1, _WRITE_V2} or len(event) < at + 2:
+        return 0
+    if event[4] == _WRITE_V2:
+        at += int.from_bytes(event[at : at + 2], "little")
+    if len(event) <= at or event[at] > _SHORT_WIDTHS:
+        return 0
+    at += 1 + (event[at] + 7) // 8
+    return at if at <= len(event) else 0
+
+
+merged: Callable[[list[bytes], int], list[bytes]]
+try:
+    from replicator import gathering
+
+    merged = gathering.merged
+except ImportError:
+    merged = merged_python
 
 
 def _with_rows_flags(event: bytes, flags: int) -> bytes:

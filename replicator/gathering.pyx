@@ -7,6 +7,8 @@ before the first transaction that is not of the plainest kind, or not whole yet,
 join: that one is for `TransactionReader` and `ExactMySQLReplicator`, event by event, and so
 this module decides nothing that they would decide otherwise; it only says "plain" or "not".
 
+`merged` is `batch.merged_python`, compiled.
+
 A plain transaction: MariaDB's GTID event (neither XA nor standing alone), table maps of
 tables that pass as they are or are ignored, rows events that such a map introduced in the
 same transaction, and an XID event or a QUERY event `COMMIT`.
@@ -16,7 +18,7 @@ No byte is looked at before its event is known to be long enough.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 ctypedef unsigned char u8
 
@@ -170,3 +172,72 @@ cdef bytes _unended(bytes raw, const u8 *event, Py_ssize_t length):
     copy = PyBytes_FromStringAndSize(<const char *>event, length)
     (<u8 *>PyBytes_AS_STRING(copy))[25] &= 0xFF ^ STMT_END
     return copy
+
+
+cdef Py_ssize_t _rows_at(const u8 *event, Py_ssize_t length) noexcept nogil:
+    """Where the rows of a WRITE_ROWS event begin; 0 where that cannot be said."""
+    cdef Py_ssize_t at = HEADER + 8
+    if length < at + 2 or event[4] != 23 and event[4] != 30:
+        return 0
+    if event[4] == 30:
+        at += event[at] | <Py_ssize_t>event[at + 1] << 8
+    if length <= at or event[at] > 250:
+        return 0
+    at += 1 + (event[at] + 7) // 8
+    return at if at <= length else 0
+
+
+def merged(list events, Py_ssize_t limit) -> list:
+    """The same rows in fewer events; see `batch.merged_python`."""
+    cdef list left = []
+    cdef Py_ssize_t number = 0, end, count = len(events), first_rows, size
+    cdef bytes first, other
+    while number < count:
+        first = events[number]
+        size = PyBytes_GET_SIZE(first)
+        first_rows = _rows_at(<const u8 *>PyBytes_AS_STRING(first), size)
+        end = number + 1
+        if first_rows:
+            while end < count:
+                other = events[end]
+                if not _joins(first, other, first_rows):
+                    break
+                if size + PyBytes_GET_SIZE(other) - first_rows > limit:
+                    break
+                size += PyBytes_GET_SIZE(other) - first_rows
+                end += 1
+        left.append(first if end == number + 1 else _joined(events, number, end, first_rows, size))
+        number = end
+    return left
+
+
+cdef bint _joins(bytes first, bytes other, Py_ssize_t rows_at) noexcept:
+    """Are both of one kind, for one table, with the same flags and columns?"""
+    cdef const u8 *one = <const u8 *>PyBytes_AS_STRING(first)
+    cdef const u8 *two = <const u8 *>PyBytes_AS_STRING(other)
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(other)
+    return (
+        length >= rows_at
+        and one[4] == two[4]
+        and memcmp(one + HEADER, two + HEADER, rows_at - HEADER) == 0
+    )
+
+
+cdef bytes _joined(
+    list events, Py_ssize_t start, Py_ssize_t end, Py_ssize_t rows_at, Py_ssize_t size
+):
+    """The events from `start` to `end` as one of `size` bytes, under the first one's head."""
+    cdef bytes event = events[start]
+    cdef bytes whole = PyBytes_FromStringAndSize(NULL, size)
+    cdef u8 *at = <u8 *>PyBytes_AS_STRING(whole)
+    cdef Py_ssize_t number, part = PyBytes_GET_SIZE(event)
+    memcpy(at, PyBytes_AS_STRING(event), part)
+    for number in range(4):
+        at[9 + number] = size >> 8 * number & 0xFF
+    at += part
+    for number in range(start + 1, end):
+        event = events[number]
+        part = PyBytes_GET_SIZE(event) - rows_at
+        memcpy(at, <const u8 *>PyBytes_AS_STRING(event) + rows_at, part)
+        at += part
+    return whole

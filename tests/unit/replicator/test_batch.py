@@ -2,13 +2,21 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.batch import Segment, binlog_statement, rewritten_map
-from replicator.binlog.events import STMT_END_FLAG, EventType, TableMap, rows_flags, table_id_of
+from replicator.batch import Segment, binlog_statement, merged, merged_python, rewritten_map
+from replicator.binlog.events import (
+    STMT_END_FLAG,
+    EventType,
+    TableMap,
+    rows_flags,
+    table_id_of,
+    with_header,
+)
 from tests.unit.binlog.hand_made import Log
 
 RELAXED = 4
@@ -61,7 +69,8 @@ def test_each_table_is_introduced_once_and_all_of_them_first() -> None:
 
 def test_only_the_last_rows_event_ends_the_statement() -> None:
     known, log = table_map(1), Log()
-    segment = filled(*(("patient", known, log.rows(1, flags=flags)) for flags in (1, 0, 1)))
+    rows_of = partial(log.rows, 1, kind=EventType.UPDATE_ROWS_V1)
+    segment = filled(*(("patient", known, rows_of(flags=flags)) for flags in (1, 0, 1)))
     rows = list(cut(segment.events()))[1:]
     assert [rows_flags(e) & STMT_END_FLAG for e in rows] == [0, 0, 1]
 
@@ -98,7 +107,8 @@ def test_rows_under_other_key_checks_need_another_statement() -> None:
 
 def test_the_key_checks_of_the_rows_are_kept() -> None:
     known, log = table_map(1), Log()
-    segment = filled(*(("patient", known, log.rows(1, flags=f | 6)) for f in (1, 1)))
+    rows_of = partial(log.rows, 1, kind=EventType.DELETE_ROWS_V1)
+    segment = filled(*(("patient", known, rows_of(flags=f | 6)) for f in (1, 1)))
     rows = list(cut(segment.events()))[1:]
     assert [rows_flags(e) for e in rows] == [6, 7]
 
@@ -124,7 +134,7 @@ def test_rows_keep_their_order_and_their_bytes(
     for number, (table, turn, ends, flags) in enumerate(changes):
         known = maps[table, turn]
         data = b"\xff\0" + number.to_bytes(4, "little")
-        event = Log().rows(known.table_id, data, flags=flags | ends)
+        event = Log().rows(known.table_id, data, kind=EventType.UPDATE_ROWS_V1, flags=flags | ends)
         if not segments[-1].takes(known.table, known, event):
             segments.append(Segment())
         segments[-1].add("d", known.table, known, event)
@@ -143,6 +153,62 @@ def test_rows_keep_their_order_and_their_bytes(
         )
         found += [(names[table_id_of(e)], e[28:], rows_flags(e) & ~STMT_END_FLAG) for e in rows]
     assert found == sent
+
+
+KINDS = [23, 24, 25, 30, 31]
+
+
+def rows_event(kind: int, table: int, flags: int, data: bytes) -> bytes:
+    """A rows event of one column, of either version, without the statement's end."""
+    extra = b"\x05\0abc" if kind >= 30 else b""
+    images = 2 if kind in {24, 31} else 1
+    head = (
+        table.to_bytes(6, "little") + flags.to_bytes(2, "little") + extra + b"\1" + b"\1" * images
+    )
+    return with_header(kind, 7, 1, 0, head + data)
+
+
+def unmerged(events: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """What a server makes of them: neighbours of one head, one row of six bytes each."""
+    found = []
+    for event in events:
+        at = 27 + (5 if event[4] >= 30 else 0) + 2 + (event[4] in {24, 31})
+        found += [(event[4:5] + event[19:at], event[i : i + 6]) for i in range(at, len(event), 6)]
+    return found
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(KINDS),
+            st.integers(1, 2),
+            st.sampled_from([0, 4]),
+            st.lists(st.binary(min_size=6, max_size=6), min_size=1, max_size=4).map(b"".join),
+        ),
+        max_size=20,
+    ),
+    st.integers(40, 200),
+)
+def test_merging_changes_neither_rows_nor_their_order(
+    changes: list[tuple[int, int, int, bytes]], limit: int
+) -> None:
+    events = [rows_event(*change) for change in changes]
+    left = merged(events, limit)
+    assert left == merged_python(events, limit)
+    assert unmerged(left) == unmerged(events)
+    assert all(int.from_bytes(event[9:13], "little") == len(event) for event in left)
+    assert all(len(event) <= limit for event in left if event not in events)
+
+
+@pytest.mark.parametrize(("kind", "events"), [(23, 1), (24, 3), (25, 3), (30, 1), (31, 3)])
+def test_only_inserts_are_merged(kind: int, events: int) -> None:
+    assert len(merged([rows_event(kind, 1, 0, b"abcdef")] * 3, 10_000)) == events
+
+
+@given(st.lists(st.binary(min_size=19, max_size=60), max_size=6))
+def test_what_is_too_short_for_rows_is_left_as_it_is(events: list[bytes]) -> None:
+    """Or at least merged alike: nothing behind an event's end is looked at."""
+    assert merged(events, 1_000) == merged_python(events, 1_000)
 
 
 @given(st.binary(max_size=400))

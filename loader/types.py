@@ -90,14 +90,23 @@ def raw_columns(schema: TableSchema) -> tuple[RawColumn, ...]:
 
 
 MAX_NAME_BYTES = 63
+_DIGEST_BYTES = 9
+_KEPT_NAMES = frozenset(
+    {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", "_key", "_deleted"}
+    | {name for name, _ in CLOSING_COLUMNS}
+)
+"""Columns that PostgreSQL, or we, give to tables that we make."""
 
 
 def raw_name(name: str) -> str:
     """The name in PostgreSQL: the same, unless it is longer than PostgreSQL's 63 bytes.
 
     A longer one keeps its beginning and ends in `~` and eight hex digits of its
-    SHA-256, so that the same name is always shortened to the same.
+    SHA-256, so that the same name is always shortened to the same. So does a name that
+    stands for something else in PostgreSQL's tables, such as `ctid`.
     """
+    if name in _KEPT_NAMES:
+        return name + _digest(name)
     return shortened(name, MAX_NAME_BYTES)
 
 
@@ -106,5 +115,8 @@ def shortened(name: str, limit: int) -> str:
     data = name.encode()
     if len(data) <= limit:
         return name
-    digest = hashlib.sha256(data).hexdigest()[:8]
-    return data[: limit - 9].decode("utf-8", "ignore") + "~" + digest
+    return data[: limit - _DIGEST_BYTES].decode("utf-8", "ignore") + _digest(name)
+
+
+def _digest(name: str) -> str:
+    return "~" + hashlib.sha256(name.encode()).hexdigest()[:8]

@@ -58,12 +58,13 @@ def fields_of(row: bytes) -> list[bytes | None]:
     return [unescaped(field) for field in row.split(b"\t")]
 
 
-def text_of(column: str, charset: str) -> TextOf:
+def text_of(column: str, charset: str, *, in_key: bool = False) -> TextOf:
     """How a character column's stored bytes become COPY text.
 
     A NUL, which PostgreSQL's text cannot hold, is written as the two characters
     backslash and zero; bytes that are not valid in `charset` become NULL. Both
-    are noted with the original bytes.
+    are noted with the original bytes. In a key a NUL becomes NULL too: backslash and
+    zero may be the key of another row.
     """
     decode = charsets.decoder(charset)
     as_is = charsets.is_utf8(charset)
@@ -82,6 +83,8 @@ def text_of(column: str, charset: str) -> TextOf:
             return None
         if b"\0" in utf8:
             faults.append(ValueFault(column, data, "NUL in text"))
+            if in_key:
+                return None
             utf8 = utf8.replace(b"\0", b"\\0")
         return escaped(utf8)
 
@@ -134,3 +137,9 @@ def timestamp_text(seconds: int, micros: int, fsp: int) -> bytes | None:
 
 
 IMPOSSIBLE_DATE = "no such date in PostgreSQL"
+
+
+def impossible(column: str, year: int, month: int, day: int, clock: str = "") -> ValueFault:
+    """A date that PostgreSQL does not have; its original bytes are what the server prints."""
+    printed = f"{year:04d}-{month:02d}-{day:02d}" + (" " + clock if clock else "")
+    return ValueFault(column, printed.encode(), IMPOSSIBLE_DATE)

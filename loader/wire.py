@@ -20,7 +20,6 @@ from config.errors import SchemaDrift, UnknownEvent
 from loader import types
 from loader.jsonb import json_text
 from loader.values import (
-    IMPOSSIBLE_DATE,
     Faults,
     TextOf,
     ValueFault,
@@ -31,8 +30,10 @@ from loader.values import (
     escaped,
     float4,
     float8,
+    impossible,
     text_of,
     timestamp_text,
+    unescaped,
 )
 from replicator.binlog.events import real_type
 from replicator.binlog.schema import Column
@@ -45,7 +46,7 @@ Skip = tuple[int, int]
 
 _INTEGER_WIDTH = {1: 1, 2: 2, 9: 3, 3: 4, 8: 8}
 _FIXED_WIDTH = {**_INTEGER_WIDTH, 4: 4, 5: 8, 7: 4, 10: 3, 14: 3, 11: 3, 12: 8, 13: 1}
-_BLOBS = frozenset({140, 245, 249, 250, 251, 252, 255})
+_BLOBS = frozenset({140, 242, 245, 249, 250, 251, 252, 255})
 _TEMPORAL2_BASE = {17: 4, 18: 5, 19: 3}
 
 
@@ -99,14 +100,27 @@ def reader(column: Column, code: int, metadata: int) -> Reader:
     if code == 16:
         return partial(_bit, skipper(code, metadata)[0], column.type.length or 1)
     if code == 247:
-        return partial(_enum, name, metadata >> 8, _members(column))
+        return _without_nul(name, column, partial(_enum, name, metadata >> 8, _members(column)))
     if code == 248:
-        return partial(_set, metadata >> 8, _members(column))
+        return _without_nul(name, column, partial(_set, metadata >> 8, _members(column)))
     return _string_reader(column, name, code, metadata)
 
 
 def _members(column: Column) -> list[bytes]:
     return [escaped(member.encode()) for member in column.type.values]
+
+
+def _without_nul(name: str, column: Column, read: Reader) -> Reader:
+    """ENUM and SET as `read` does; where a member has a NUL, as `text_of` does with texts."""
+    if not any("\0" in member for member in column.type.values):
+        return read
+    convert = text_of(name, "utf8mb4", in_key=column.key_position is not None)
+
+    def checked(data: bytes, at: int, faults: Faults) -> tuple[bytes | None, int]:
+        value, at = read(data, at, faults)
+        return None if value is None else convert(unescaped(value) or b"", faults), at
+
+    return checked
 
 
 def _string_reader(column: Column, name: str, code: int, metadata: int) -> Reader:
@@ -125,7 +139,7 @@ def stored_text(column: Column, name: str) -> TextOf:
     if kind.base == "binary":
         return partial(_padded_binary, kind.length or 0)
     if kind.base in types.CHARACTER and kind.charset:
-        return text_of(name, kind.charset)
+        return text_of(name, kind.charset, in_key=column.key_position is not None)
     return _binary
 
 
@@ -158,14 +172,11 @@ def _double(_name: str, data: bytes, at: int, _faults: Faults) -> tuple[bytes, i
 
 def _date(name: str, data: bytes, at: int, faults: Faults) -> tuple[bytes | None, int]:
     packed = int.from_bytes(data[at : at + 3], "little")
-    value = date_text(packed >> 9, packed >> 5 & 15, packed & 31)
-    return _or_fault(name, value, data[at : at + 3], faults), at + 3
-
-
-def _or_fault(name: str, value: bytes | None, original: bytes, faults: Faults) -> bytes | None:
+    year, month, day = packed >> 9, packed >> 5 & 15, packed & 31
+    value = date_text(year, month, day)
     if value is None:
-        faults.append(ValueFault(name, original, IMPOSSIBLE_DATE))
-    return value
+        faults.append(impossible(name, year, month, day))
+    return value, at + 3
 
 
 def _old_time(_name: str, data: bytes, at: int, _faults: Faults) -> tuple[bytes, int]:
@@ -178,17 +189,29 @@ def _old_time(_name: str, data: bytes, at: int, _faults: Faults) -> tuple[bytes,
 
 def _old_datetime(name: str, data: bytes, at: int, faults: Faults) -> tuple[bytes | None, int]:
     packed = int.from_bytes(data[at : at + 8], "little")
-    day_part, clock = divmod(packed, 1_000_000)
-    day = date_text(day_part // 10_000, day_part // 100 % 100, day_part % 100)
-    text = clock_text(clock // 10_000, clock // 100 % 100, clock % 100, 0, 0).encode()
-    value = None if day is None else day + b" " + text
-    return _or_fault(name, value, data[at : at + 8], faults), at + 8
+    day_part, time_part = divmod(packed, 1_000_000)
+    year, month, day = day_part // 10_000, day_part // 100 % 100, day_part % 100
+    clock = clock_text(time_part // 10_000, time_part // 100 % 100, time_part % 100, 0, 0)
+    return _moment(name, year, month, day, clock, faults), at + 8
+
+
+def _moment(name: str, year: int, month: int, day: int, clock: str, faults: Faults) -> bytes | None:
+    value = date_text(year, month, day)
+    if value is None:
+        faults.append(impossible(name, year, month, day, clock))
+        return None
+    return value + b" " + clock.encode()
 
 
 def _old_timestamp(name: str, data: bytes, at: int, faults: Faults) -> tuple[bytes | None, int]:
-    stored = data[at : at + 4]
-    value = timestamp_text(int.from_bytes(stored, "little"), 0, 0)
-    return _or_fault(name, value, stored, faults), at + 4
+    return _since_1970(name, int.from_bytes(data[at : at + 4], "little"), 0, 0, faults), at + 4
+
+
+def _since_1970(name: str, seconds: int, micros: int, fsp: int, faults: Faults) -> bytes | None:
+    value = timestamp_text(seconds, micros, fsp)
+    if value is None:
+        faults.append(impossible(name, 0, 0, 0, clock_text(0, 0, 0, 0, fsp)))
+    return value
 
 
 _SIMPLE: dict[int, Callable[[str, bytes, int, Faults], tuple[bytes | None, int]]] = {
@@ -214,8 +237,7 @@ def _timestamp2(
     end = at + 4 + _fraction_width(fsp)
     seconds = int.from_bytes(data[at : at + 4], "big")
     micros = _micros(int.from_bytes(data[at + 4 : end], "big"), fsp)
-    value = timestamp_text(seconds, micros, fsp)
-    return _or_fault(name, value, data[at:end], faults), end
+    return _since_1970(name, seconds, micros, fsp, faults), end
 
 
 def _datetime2(
@@ -224,13 +246,9 @@ def _datetime2(
     end = at + 5 + _fraction_width(fsp)
     packed = int.from_bytes(data[at : at + 5], "big") - 0x8000000000
     year, month = divmod(packed >> 22, 13)
-    day = date_text(year, month, packed >> 17 & 31)
-    value = None
-    if day is not None:
-        micros = _micros(int.from_bytes(data[at + 5 : end], "big"), fsp)
-        clock = clock_text(packed >> 12 & 31, packed >> 6 & 63, packed & 63, micros, fsp)
-        value = day + b" " + clock.encode()
-    return _or_fault(name, value, data[at:end], faults), end
+    micros = _micros(int.from_bytes(data[at + 5 : end], "big"), fsp)
+    clock = clock_text(packed >> 12 & 31, packed >> 6 & 63, packed & 63, micros, fsp)
+    return _moment(name, year, month, packed >> 17 & 31, clock, faults), end
 
 
 def _time2(_name: str, fsp: int, data: bytes, at: int, _faults: Faults) -> tuple[bytes, int]:

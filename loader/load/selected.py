@@ -17,6 +17,7 @@ from functools import partial
 from config.connections import quote_mysql_identifier
 from config.errors import UnknownEvent
 from loader import charsets, types
+from loader.jsonb import jsonb
 from loader.values import (
     IMPOSSIBLE_DATE,
     Faults,
@@ -27,6 +28,7 @@ from loader.values import (
     date_text,
     text_of,
 )
+from replicator.binlog.rowvalues import exact_float
 from replicator.binlog.schema import Column, ColumnType
 
 SESSION = (
@@ -41,9 +43,7 @@ def expression(column: Column) -> str:
     name = quote_mysql_identifier(column.name)
     base = column.type.base
     if base in ("float", "double"):
-        # Servers print a zero's sign or not, by version and expression; the arc tangent has it.
-        zero = f"IF(ATAN2({name}, -1) < 0, '-0', '0')"
-        return f"IF({name} = 0, {zero}, {name} * 1e0)"
+        return exact_float(name)
     if base == "binary":
         return f"CAST({name} AS BINARY({column.type.length}))"  # INET6 in its bytes too
     if base == "json":
@@ -65,13 +65,13 @@ def converter(column: Column) -> TextOf:
     kind = column.type
     name = types.raw_name(column.name)
     if kind.base in types.CHARACTER or kind.base in ("enum", "set"):
-        if _is_spelled_by_server(kind):
-            return partial(text, "utf8mb4", text_of(name, "utf8mb4"))
-        if kind.charset:
-            return partial(text, kind.charset, text_of(name, kind.charset))
+        charset = "utf8mb4" if _is_spelled_by_server(kind) else kind.charset
+        if charset:
+            in_key = column.key_position is not None
+            return partial(text, charset, text_of(name, charset, in_key=in_key))
         return bytea_text
     if kind.base == "json":
-        return partial(json, name, text_of(name, "utf8mb4"))
+        return partial(json, name)
     if kind.base in types.BINARY or kind.base in types.GEOMETRY:
         return bytea_text
     if kind.base in _SUFFIX:
@@ -106,12 +106,9 @@ def bit_text(width: int, data: bytes, _faults: Faults) -> bytes:
     return bits(data, width)
 
 
-def json(name: str, convert: TextOf, data: bytes, faults: Faults) -> bytes | None:
+def json(name: str, data: bytes, faults: Faults) -> bytes | None:
     """MySQL's JSON, whose text may hold a NUL that jsonb cannot."""
-    if rb"\u0000" in data:
-        faults.append(ValueFault(name, data, "NUL in JSON"))
-        return None
-    return convert(data, faults)
+    return jsonb(name, data, faults)
 
 
 _DIGITS = re.compile(rb"[-.:0-9]+\Z")

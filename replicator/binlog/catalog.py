@@ -39,6 +39,8 @@ class CatalogColumn:
     old_temporal: bool = False
     """Stored in the format of before MySQL 5.6 (mysql56_temporal_format=OFF)."""
     short_year: bool = False
+    vector_type: bool = False
+    """MySQL's VECTOR, which has a type of its own in the binlog; MariaDB's is VARBINARY there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,7 @@ def _column(row: Mapping[str, Any]) -> CatalogColumn:
         compressed=not enumerated and "COMPRESSED" in spelled,
         old_temporal=not enumerated and _OLD_TEMPORAL in spelled,
         short_year=spelled == "year(2)",
+        vector_type=data_type == "vector" and "SRS_ID" in row,  # a column of MySQL's alone
     )
 
 

@@ -5,13 +5,14 @@ says; to the right goes a `TableSchema` and its hash. What a row image does not
 depend on is left out (display widths, ZEROFILL, FLOAT's decimals, defaults,
 comments, collations within a charset, COMPRESSED), and what the stream cannot
 tell apart is one type: JSON is MariaDB's longtext, UUID and INET6 are
-binary(16), INET4 is binary(4), YEAR(2) is year.
+binary(16), INET4 is binary(4), VECTOR(n) is varbinary(4n), YEAR(2) is year.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from dataclasses import astuple, dataclass
 
@@ -20,6 +21,7 @@ from pymysql.cursors import Cursor
 
 from config.errors import SchemaDrift, UnknownEvent, UnsupportedStatement
 from replicator.binlog.catalog import CatalogColumn, CatalogTable, read_catalog
+from replicator.binlog.characters import decoder
 from replicator.binlog.charsets import charset_of
 from replicator.binlog.events import TableMap, real_type, require_full_metadata
 
@@ -27,6 +29,7 @@ HIDDEN_HASH = "DB_ROW_HASH_"
 """Name prefix of the columns that MariaDB hides behind the others for long unique keys."""
 
 _BINARY = 63
+_BEYOND_UTF8MB3 = re.compile("[\U00010000-\U0010ffff]")
 _HASH_VERSION = 1
 
 # Bytes that a character takes at most (information_schema.CHARACTER_SETS.MAXLEN), if not one.
@@ -35,21 +38,6 @@ _WIDEST = {
     "eucjpms": 3, "ujis": 3, "utf8mb3": 3,
     "gb18030": 4, "utf16": 4, "utf16le": 4, "utf32": 4, "utf8mb4": 4,
 }  # fmt: skip
-
-# How ENUM and SET members are spelled in a charset: Python's codec for it.
-_SPELLING = {
-    "ascii": "ascii", "latin1": "cp1252", "utf8mb3": "utf-8", "utf8mb4": "utf-8",
-    "ucs2": "utf-16-be", "utf16": "utf-16-be", "utf16le": "utf-16-le", "utf32": "utf-32-be",
-    "big5": "big5", "cp932": "cp932", "eucjpms": "euc_jp", "euckr": "cp949", "gb18030": "gb18030",
-    "gb2312": "gb2312", "gbk": "gbk", "sjis": "shift_jis", "ujis": "euc_jp",
-    "cp1250": "cp1250", "cp1251": "cp1251", "cp1256": "cp1256", "cp1257": "cp1257",
-    "cp850": "cp850", "cp852": "cp852", "cp866": "cp866", "greek": "iso8859_7",
-    "hebrew": "iso8859_8", "koi8r": "koi8_r", "koi8u": "koi8_u", "latin2": "iso8859_2",
-    "latin5": "iso8859_9", "latin7": "iso8859_13", "macce": "mac_latin2", "macroman": "mac_roman",
-    "tis620": "tis_620", "hp8": "hp_roman8",
-}  # fmt: skip
-_NATIONAL_ASCII = frozenset("#$@[\\]^`{|}~")
-"""ASCII characters that other letters stand for in 7-bit charsets (swe7)."""
 
 _INTEGERS = {1: "tinyint", 2: "smallint", 9: "mediumint", 3: "int", 8: "bigint"}
 _TEMPORAL = {
@@ -108,9 +96,19 @@ class TableSchema:
     @property
     def hash(self) -> str:
         """SHA-256 (hex) of the columns; the table's name is not part of it."""
-        columns = [astuple(column) for column in self.columns]
+        columns = [_hashed(column) for column in self.columns]
         canonical = json.dumps([_HASH_VERSION, columns], separators=(",", ":"))
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _hashed(column: Column) -> tuple[object, ...]:
+    """A column's fields; in members what the catalogs cannot spell is as they show it.
+
+    A table map has the members themselves, but information_schema is in utf8mb3, and has a
+    question mark for each character beyond it.
+    """
+    name, kind, *rest = astuple(column)
+    return name, (*kind[:-1], tuple(_BEYOND_UTF8MB3.sub("?", member) for member in kind[-1])), *rest
 
 
 def schema_from_table_map(table_map: TableMap) -> TableSchema:
@@ -127,12 +125,13 @@ def schema_from_table_map(table_map: TableMap) -> TableSchema:
         metadata.charsets or nothing,
         metadata.values or nothing,
         metadata.geometry_types or nothing,
+        metadata.vector_dimensions or nothing,
         strict=True,
     )
     types = [
         (name, _MappedColumn(f"{table_map.table}.{name}", code, meta, bool(unsigned),
-                             collation, members, geometry).type(), nullable)
-        for name, code, meta, nullable, unsigned, collation, members, geometry in parts
+                             collation, members, geometry, dimensions).type(), nullable)
+        for name, code, meta, nullable, unsigned, collation, members, geometry, dimensions in parts
         if not name.startswith(HIDDEN_HASH)
     ]  # fmt: skip
     return _schema(table_map.table, types, key)
@@ -182,6 +181,7 @@ class _MappedColumn:
     collation: int | None
     members: tuple[bytes, ...] | None
     geometry: int | None
+    dimensions: int | None
 
     def type(self) -> ColumnType:
         code, meta = real_type(self.code, self.meta), self.meta
@@ -217,8 +217,10 @@ class _MappedColumn:
             return ColumnType(_SIZES[meta] + ("text" if charset else "blob"), charset=charset)
         if code == 255:
             return ColumnType(_GEOMETRIES[self.geometry or 0])
-        if code in (245, 242):
-            return ColumnType("json" if code == 245 else "vector")
+        if code == 245:
+            return ColumnType("json")
+        if code == 242:  # MySQL's; MariaDB's comes as VARBINARY
+            return ColumnType("varbinary", length=4 * (self.dimensions or 0))
         raise UnknownEvent(
             f"column {self.where} has type {code}, which is not known",
             hint="Exclude the table in tables.toml, or report the type.",
@@ -252,16 +254,17 @@ def char_octets(meta: int) -> int:
 
 
 def _spelled(member: bytes, charset: str, where: str) -> str:
+    decode = decoder(charset) or decoder("ascii")
+    assert decode is not None
     try:
-        text = member.decode(_SPELLING.get(charset, "ascii"))
+        return decode(member)
     except UnicodeDecodeError:
         raise _unspellable(charset, where) from None
-    return _checked(text, charset, where)
 
 
 def _checked(text: str, charset: str, where: str) -> str:
-    """`text`, unless it is in a charset of which we know no more than its ASCII letters."""
-    if charset not in _SPELLING and not (text.isascii() and _NATIONAL_ASCII.isdisjoint(text)):
+    """`text`, unless it is in no charset at all and not ASCII either."""
+    if charset == "binary" and not text.isascii():
         raise _unspellable(charset, where)
     return text
 
@@ -285,6 +288,8 @@ def _catalog_type(table: str, column: CatalogColumn) -> ColumnType:
         return ColumnType(kind, length=column.characters, charset=column.charset)
     if kind in ("binary", "varbinary"):
         return ColumnType(kind, length=column.octets)
+    if kind == "vector":
+        return ColumnType("varbinary", length=column.octets)
     if kind.endswith("text"):
         return ColumnType(kind, charset=column.charset)
     if kind == "decimal":
@@ -292,5 +297,5 @@ def _catalog_type(table: str, column: CatalogColumn) -> ColumnType:
     if kind == "bit":
         return ColumnType(kind, length=column.precision)
     if kind in ("datetime", "timestamp", "time"):
-        return ColumnType(kind, fsp=0 if column.old_temporal else column.fsp)
+        return ColumnType(kind, fsp=column.fsp)
     return ColumnType(_GEOMETRY_ALIASES.get(kind, kind), column.unsigned)

@@ -1,7 +1,8 @@
-"""No damaged event makes the kernel look outside its buffer: fuzzed under AddressSanitizer.
+"""No damaged event makes the kernel, or the fold on top of it, look outside its buffer: fuzzed
+under AddressSanitizer.
 
-The kernel is built a second time, with the compiler's checks of memory and of undefined
-behaviour, and reading each event from a copy that ends where the event ends.
+Both are built a second time, with the compiler's checks of memory and of undefined behaviour,
+and reading each event from a copy that ends where the event ends.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ from tests.integration.loader.test_values import (
 def fenced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kernel, built with checks."""
     return build_checked("loader.kernel", tmp_path_factory.mktemp("fenced"))
+
+
+@pytest.fixture(scope="module")
+def fenced_fold(fenced: Path) -> Path:
+    """The fold, built with checks beside the kernel that it uses."""
+    return build_checked("loader.kernel_fold", fenced.parents[1])
 
 
 @pytest.fixture
@@ -71,3 +78,11 @@ def test_damaged_events_end_as_in_python_and_within_their_buffer(
     ended = run_fuzzer(Path(__file__).with_name("kernel_fuzzer.py"), fenced, corpus)
     assert ended["UnknownEvent"] > MUTATIONS // 10
     assert ended["decoded"] > MUTATIONS // 10
+
+
+def test_damaged_events_are_folded_as_in_python_and_within_their_buffer(
+    fenced_fold: Path, corpus: Path
+) -> None:
+    ended = run_fuzzer(Path(__file__).with_name("fold_fuzzer.py"), fenced_fold, corpus)
+    assert ended["UnknownEvent"] > MUTATIONS // 20
+    assert ended["folded"] > MUTATIONS // 20

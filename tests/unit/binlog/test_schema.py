@@ -49,6 +49,14 @@ def test_the_hash_knows_names_types_nullability_and_keys_but_not_the_tables_name
     assert TableSchema("other", PATIENT.columns, (0,)).hash == PATIENT.hash
 
 
+def test_the_hash_takes_members_as_the_catalogs_show_them() -> None:
+    def table(member: str) -> TableSchema:
+        kind = ColumnType("enum", charset="utf8mb4", values=("é", member))
+        return TableSchema("t", (Column("e", kind, True, None),), ())
+
+    assert table("😀").hash == table("?").hash != table("€").hash
+
+
 def test_a_table_map_without_names_is_refused_with_the_remedy() -> None:
     table = CatalogTable("db", "patient", (CatalogColumn("a", "int", False),), ())
     table_map = parse_table_map(build_table_map(1, "db", TableLayout.of(table)))
@@ -86,9 +94,9 @@ def test_types_that_the_stream_cannot_tell_apart_are_one() -> None:
     ]
 
 
-def test_members_in_a_charset_that_we_cannot_spell_are_refused() -> None:
+def test_members_in_no_charset_that_are_not_ascii_are_refused() -> None:
     def table(member: str) -> CatalogTable:
-        column = CatalogColumn("e", "enum", True, charset="swe7", members=(member,))
+        column = CatalogColumn("e", "enum", True, charset=None, members=(member,))
         return CatalogTable("db", "t", (column,), ())
 
     assert schema_from_catalog(table("plain")).columns[0].type.values == ("plain",)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader import charsets, schema, types, values, wire
+from loader import charsets, jsonb, schema, types, values, wire
 from loader.schema import RawTable, diff
 from loader.types import RawColumn
 from replicator.binlog.schema import Column, ColumnType
@@ -47,6 +47,35 @@ def test_utf8_text_passes_and_a_nul_is_escaped_and_noted(text: str) -> None:
     assert bool(faults) == ("\0" in text)
 
 
+def test_a_nul_in_a_key_is_nobodys_key() -> None:
+    faults: values.Faults = []
+    assert values.text_of("c", "utf8mb4", in_key=True)(b"a\0", faults) is None
+    assert [fault.original for fault in faults] == [b"a\0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        (rb'"\u0000"', False), (rb'"\\u0000"', True), (rb'"\\\u0000"', False),
+        (rb'["\\\\u0000"]', True), (rb'{"a\u0000": 1}', False), (rb'"\\\\ \u0000"', False),
+        (rb'"u0000"', True),
+    ],
+)  # fmt: skip
+def test_only_a_nul_that_is_escaped_is_one(text: bytes, held: bool) -> None:
+    faults: values.Faults = []
+    assert (jsonb.jsonb("c", text, faults) is not None) == held
+    assert bool(faults) != held
+
+
+def test_a_date_that_is_none_is_kept_as_the_server_prints_it() -> None:
+    read = wire.reader(column("datetime", fsp=3), 18, 3)
+    packed = (((2020 * 13) << 5 | 15) << 17 | 10 << 12 | 20 << 6 | 30) + 0x8000000000
+    faults: values.Faults = []
+    value, at = read(packed.to_bytes(5, "big") + (1230).to_bytes(2, "big"), 0, faults)
+    assert (value, at) == (None, 7)
+    assert [fault.original for fault in faults] == [b"2020-00-15 10:20:30.123"]
+
+
 @pytest.mark.parametrize(
     ("charset", "data", "text"),
     [
@@ -55,6 +84,9 @@ def test_utf8_text_passes_and_a_nul_is_escaped_and_noted(text: str) -> None:
         ("utf8mb4", b"\xed\xa0\x80", None),
         ("ascii", b"\x80", None),
         ("ucs2", "Ω".encode("utf-16-be"), "Ω"),
+        ("ucs2", "😀".encode("utf-16-be"), None),
+        ("swe7", b"{|}", "äöå"),
+        ("eucjpms", b"\x8f\xa2\xb7\xad\xa1", "～①"),
         ("cp1250", b"\xec", "ě"),
         ("no_such_set", b"a", None),
     ],
@@ -128,6 +160,12 @@ def test_a_name_is_kept_unless_postgresql_would_cut_it(name: str) -> None:
     assert len(short.encode()) <= 63
     assert (short == name) == (len(name.encode()) <= 63)
     assert types.raw_name(name) == short
+
+
+@pytest.mark.parametrize("name", ["ctid", "xmin", "_loaded_at", "_source_ts", "_key"])
+def test_a_name_that_raw_tables_have_for_something_else_gets_a_digest(name: str) -> None:
+    assert types.raw_name(name).startswith(name + "~")
+    assert types.raw_name(name.upper()) == name.upper()
 
 
 def test_names_that_only_differ_in_their_end_stay_different() -> None:

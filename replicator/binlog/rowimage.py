@@ -32,6 +32,8 @@ from replicator.binlog.rowsplit import RowSplitter, split_rows
 from replicator.binlog.rowvalues import Field, field_of
 
 Row = Sequence[bytes | None]
+_VECTOR_DIMENSIONS: Final = 13
+"""A field of a TABLE_MAP's optional metadata."""
 _TABLE_MAP_FLAGS: Final = 1  # TM_BIT_LEN_EXACT_F
 
 
@@ -90,8 +92,15 @@ def build_table_map(
         + write_lenenc(len(metadata))
         + metadata
         + nullable.to_bytes((layout.width + 7) // 8, "little")
+        + _vector_metadata(fields)
     )
     return with_header(EventType.TABLE_MAP, timestamp, server_id, 0, body)
+
+
+def _vector_metadata(fields: Sequence[Field]) -> bytes:
+    """MySQL holds the dimensions of its VECTORs against the replica's columns."""
+    vectors = b"".join(write_lenenc(one.dimensions) for one in fields if one.dimensions)
+    return bytes([_VECTOR_DIMENSIONS]) + write_lenenc(len(vectors)) + vectors if vectors else b""
 
 
 def _name(name: str) -> bytes:
@@ -120,18 +129,22 @@ def rows_event(
     version: int = 1,
     server_id: int = 0,
     timestamp: int = 0,
+    columns: int | None = None,
 ) -> bytes:
-    """A rows event of full images for a table `width` columns wide.
+    """A rows event for a table `width` columns wide.
 
-    `images` follow each other as they are: for updates, before and after in turn. Version 1 is
-    what MariaDB writes, MySQL takes version 2 only.
+    `images` follow each other as they are: for updates, before and after in turn. They hold every
+    column, or those in the bitmap `columns`. Version 1 is what MariaDB writes, MySQL takes
+    version 2 only.
     """
+    every = _all_columns(width)
+    present = every if columns is None else columns.to_bytes(len(every), "little")
     parts = [
         table_id.to_bytes(6, "little"),
         flags.to_bytes(2, "little"),
         b"\2\0" if version == 2 else b"",
         write_lenenc(width),
-        _all_columns(width) * (2 if kind is Kind.UPDATE else 1),
+        present * (2 if kind is Kind.UPDATE else 1),
     ]
     parts.extend(images)
     return with_header(kind.value[version - 1], timestamp, server_id, 0, b"".join(parts))

@@ -26,6 +26,7 @@ from typing import Any, Final
 from config.connections import quote_mysql_identifier
 from config.errors import SchemaDrift
 from replicator.binlog.catalog import CatalogColumn, CatalogTable
+from replicator.binlog.jsonencoding import selected
 from replicator.binlog.rowimage import TableLayout
 from replicator.binlog.rowvalues import Encoder
 
@@ -53,7 +54,7 @@ class Kind(IntEnum):
 
 ZEROS_STRIPPED, MARKED_PLAIN = 1, 2
 
-_STRINGS: Final = frozenset({15, 16, 245, 246, 0, 247, 248, 249, 250, 251, 252, 253, 254, 255})
+_STRINGS: Final = frozenset({15, 16, 242, 245, 246, 0, 247, 248, 249, 250, 251, 252, 253, 254, 255})
 _INTEGERS: Final = {
     "tinyint": (1, 1), "smallint": (2, 2), "mediumint": (9, 3), "int": (3, 4), "bigint": (8, 8),
 }  # fmt: skip
@@ -104,6 +105,8 @@ def stored(column: CatalogColumn) -> Stored:
         return made([13], Kind.YEAR)
     if kind == "year":  # two digits, as they are printed
         return Stored(column.name, f"CAST({quoted} AS CHAR)", _STRINGS, None, Kind.CALLED)
+    if kind == "json":
+        return Stored(column.name, selected(quoted), _STRINGS, None, Kind.CALLED)
     return _moment(column, quoted) or _string(column, made)
 
 
@@ -143,11 +146,11 @@ def _string(column: CatalogColumn, made: Any) -> Stored:
     if kind in ("char", "binary"):
         strip = ZEROS_STRIPPED if kind == "binary" else 0
         result = made(_STRINGS, Kind.PREFIXED, 1 if octets < 256 else 2, octets, strip)
-    elif kind in ("varchar", "varbinary"):
+    elif kind in ("varchar", "varbinary") or (kind == "vector" and not column.vector_type):
         most = octets + (compressed > 0)
         result = made(_STRINGS, Kind.PREFIXED, 1 if most < 256 else 2, most, compressed)
-    elif kind in _TEXTS:
-        result = made(_STRINGS, Kind.PREFIXED, *_TEXTS[kind], compressed)
+    elif kind in _TEXTS or kind == "vector":
+        result = made(_STRINGS, Kind.PREFIXED, *_TEXTS.get(kind, _TEXTS["longblob"]), compressed)
     else:
         result = made(_STRINGS, Kind.CALLED)
     return result

@@ -6,7 +6,7 @@ function from what that expression prints to what a row image holds. There is
 one function per column, made once, so that encoding a row decides nothing.
 
 Formats: MariaDB `sql/field.cc` (`Field_*::pack`, `binlog_type_info`),
-`sql/compat56.cc` for temporal types, `strings/decimal.c` (`decimal2bin`).
+`sql/compat56.cc` for temporal types; `decimals` and `jsonencoding` for theirs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import Final
 from config.connections import quote_mysql_identifier
 from config.errors import CopyRefused, UnsupportedStatement
 from replicator.binlog.catalog import CatalogColumn
+from replicator.binlog.decimals import decimal_encoder
+from replicator.binlog.jsonencoding import encode_selected, selected
 
 Encoder = Callable[[bytes], bytes]
 
@@ -39,8 +41,6 @@ _INTEGERS = {
     "tinyint": (1, 1), "smallint": (2, 2), "mediumint": (9, 3), "int": (3, 4), "bigint": (8, 8),
 }  # fmt: skip
 _PACKED_INTEGERS = {1: "b", 2: "h", 4: "i", 8: "q"}
-_DECIMAL_BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
-"""Bytes that a group of so many decimal digits takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class Field:
     nullable: bool
     expression: str
     encode: Encoder
+    dimensions: int = 0
+    """Of MySQL's VECTOR, which a replica compares; others have none."""
 
 
 class Remembered(dict[bytes, bytes]):
@@ -84,7 +86,10 @@ def field_of(table: str, column: CatalogColumn) -> Field:
         made = family(kind, column)
         if made is not None:
             code, metadata, encode = made
-            return Field(column.name, code, metadata, column.nullable, expression, encode)
+            dimensions = (column.octets or 0) // 4 if column.vector_type else 0
+            return Field(
+                column.name, code, metadata, column.nullable, expression, encode, dimensions
+            )
     raise UnsupportedStatement(
         f"column {where} has type {kind}, whose stored form cannot be copied yet",
         "Exclude the table in tables.toml.",
@@ -94,20 +99,30 @@ def field_of(table: str, column: CatalogColumn) -> Field:
 _Made = tuple[int, bytes, Encoder] | None
 
 
+def exact_float(quoted: str) -> str:
+    """SQL that prints a FLOAT or DOUBLE without loss, the sign of a zero too.
+
+    FLOAT by itself prints six digits; times one it is a double, free of DOUBLE(m,d)'s rounding.
+    MariaDB may print no zero's sign, but the arc tangent has it. MySQL prints it, yet cuts
+    digits off a double that an expression makes text of: there it must stay a number.
+    """
+    sign = f"/*M!100000 IF(ATAN2(*/ {quoted} /*M!100000 , -1) < 0, '-0', '0') */"
+    return f"IF({quoted} = 0, {sign}, {quoted} * 1e0)"
+
+
 def _expression(kind: str, quoted: str) -> str:
     """SQL that prints the column without loss.
 
-    FLOAT by itself prints six digits; times one it is a double. No server prints a zero's sign,
-    but the arc tangent has it. ENUM and SET by number are free of charsets. A TIMESTAMP's
-    seconds are free of time zones.
+    ENUM and SET by number are free of charsets. A TIMESTAMP's seconds are free of time zones.
     """
     if kind in ("float", "double"):
-        zero = f"IF(ATAN2({quoted}, -1) < 0, '-0', '0')"
-        return f"IF({quoted} = 0, {zero}, {quoted} * 1e0)"
+        return exact_float(quoted)
     if kind in ("enum", "set"):
         return f"CAST({quoted} AS UNSIGNED)"
     if kind == "timestamp":
         return f"UNIX_TIMESTAMP({quoted})"
+    if kind == "json":
+        return selected(quoted)
     return quoted
 
 
@@ -138,39 +153,6 @@ def integer_encoder(width: int, *, signed: bool) -> Encoder:
     letter = _PACKED_INTEGERS[width]
     pack = struct.Struct("<" + (letter if signed else letter.upper())).pack
     return lambda printed: pack(int(printed))
-
-
-def decimal_encoder(precision: int, scale: int) -> Encoder:
-    """NEWDECIMAL: groups of nine digits, big-endian, the first bit flipped, all if negative."""
-    whole = precision - scale
-    size = decimal_size(precision, scale)
-    flipped = (1 << (8 * size)) - 1
-    top = 1 << (8 * size - 1)
-    full = whole // 9
-    groups = [whole % 9] * (whole % 9 > 0) + [9] * (full + scale // 9) + [scale % 9]
-    groups = [digits for digits in groups if digits]
-
-    def encode(printed: bytes) -> bytes:
-        negative = printed[:1] == b"-"
-        left, _, right = printed[negative:].partition(b".")
-        digits = left.lstrip(b"0").rjust(whole, b"0") + right.ljust(scale, b"0")
-        if len(digits) != precision:
-            raise ValueError("more digits than the column has")
-        number, at = 0, 0
-        for count in groups:
-            number = number << 8 * _DECIMAL_BYTES[count] | int(digits[at : at + count])
-            at += count
-        if negative and number:
-            number ^= flipped
-        return (number ^ top).to_bytes(size, "big")
-
-    return encode
-
-
-def decimal_size(precision: int, scale: int) -> int:
-    """Bytes of a NEWDECIMAL(precision, scale)."""
-    whole = precision - scale
-    return 4 * (whole // 9 + scale // 9) + _DECIMAL_BYTES[whole % 9] + _DECIMAL_BYTES[scale % 9]
 
 
 def fixed_encoder(size: int) -> Encoder:
@@ -307,6 +289,10 @@ def _enumerated(kind: str, column: CatalogColumn) -> _Made:
 
 def _text(kind: str, column: CatalogColumn) -> _Made:
     octets = column.octets or 0
+    if kind == "vector":
+        if column.vector_type:
+            return 242, _BYTE[4], blob_encoder(4)
+        return 15, struct.pack("<H", octets), prefixed_encoder(octets)
     if kind in ("char", "binary"):
         first = 0xFE ^ (octets & 0x300) >> 4
         encode = prefixed_encoder(octets)
@@ -361,6 +347,9 @@ def _other(kind: str, column: CatalogColumn) -> _Made:
     del column
     if kind in _GEOMETRIES:
         return 255, _BYTE[4], blob_encoder(4)
+    if kind == "json":
+        behind_length = blob_encoder(4)
+        return 245, _BYTE[4], lambda printed: behind_length(encode_selected(printed))
     if kind == "uuid":
         return 254, b"\xfe\x10", _stored_short(lambda text: bytes.fromhex(text.replace("-", "")))
     if kind == "inet6":

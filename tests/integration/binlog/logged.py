@@ -25,6 +25,7 @@ from replicator.binlog.events import (
 )
 from replicator.binlog.rowimage import RowImageEncoder, TableLayout, build_table_map
 from replicator.sandbox.databases import MySQLDatabase
+from replicator.session import RAW_SESSION
 
 _MAGIC = 4
 _CHECKSUM = 4
@@ -84,7 +85,8 @@ def raw_connection(database: MySQLDatabase) -> pymysql.Connection[Cursor]:
     """A session that hands over what is stored: bytes of every column, unconverted."""
     connection = database.connect(use_unicode=False, conv={})
     with connection.cursor() as cursor:
-        cursor.execute("SET SESSION character_set_results = NULL")
+        for statement in RAW_SESSION:
+            cursor.execute(statement)
     return connection
 
 

@@ -202,16 +202,57 @@ def addresses(draw: Draw) -> tuple[str, SearchStrategy[str]]:
     return kind, st.ip_addresses(v=6).map(lambda value: f"'{value}'")
 
 
+JSON_SCALARS = [
+    "NULL", "CAST('true' AS JSON)", "CAST('false' AS JSON)", "0", "1", "-1", "32767", "32768",
+    "-32768", "-32769", "2147483647", "2147483648", "-2147483648", "-2147483649",
+    "9223372036854775807", "-9223372036854775808", "18446744073709551615",
+    "CAST(0 AS UNSIGNED)", "CAST(65535 AS UNSIGNED)", "CAST(65536 AS UNSIGNED)",
+    "CAST(4294967296 AS UNSIGNED)", "0e0", "CAST('-0.0' AS JSON)", "1.0e0", "1e15", "1e16",
+    "1e-14", "1e-15", "1e-16", "5e-324", "1.7976931348623157e308", "1.50", "-0.001", "0.0", "3.0",
+    "CAST(3 AS DECIMAL(30,0))", "CAST(0.5 AS DECIMAL(65,30))", "CAST('-9e34' AS DECIMAL(65,30))",
+    "CAST('2020-01-02' AS DATE)", "TIME'-838:59:59'", "TIME'01:02:03.000004'", "TIME'00:00:00'",
+    "TIMESTAMP'9999-12-31 23:59:59.999999'", "TIMESTAMP'0001-01-01 00:00:00'",
+    "CAST(FROM_UNIXTIME(1.5) AS JSON)", "x'00ff'", "CAST('' AS BINARY)",
+    "CAST(REPEAT('b', 100) AS BINARY)", "CAST(CAST(1 AS YEAR) AS JSON)",
+    "ST_GeomFromText('POINT(1 2.5)')", "''", "'2020-01-02'", "'base64:type15:AQI='", "'3'",
+    "REPEAT('s', 127)", "REPEAT('s', 128)", "REPEAT('long', 4096)", "REPEAT('longer', 11000)",
+]  # fmt: skip
+"""Each kind of element that MySQL's JSON knows, at the borders of its forms, and their doubles."""
+
+
+def json_elements() -> SearchStrategy[str]:
+    numbers = st.floats(allow_nan=False, allow_infinity=False).map(lambda one: f"({one!r}+0e0)")
+    texts = st.text(ALPHABET, max_size=20).map(text_literal)
+    wholes = st.integers(-(2**63), 2**64 - 1).map(str)
+    return st.sampled_from(JSON_SCALARS) | numbers | texts | wholes
+
+
+def json_containers(inner: SearchStrategy[str]) -> SearchStrategy[str]:
+    keys = st.text(ALPHABET, max_size=5).map(text_literal)
+    members = st.lists(st.tuples(keys, inner).map(", ".join), max_size=5)
+    arrays = st.lists(inner, max_size=5).map(lambda some: f"JSON_ARRAY({', '.join(some)})")
+    return arrays | members.map(lambda some: f"JSON_OBJECT({', '.join(some)})")
+
+
+@st.composite
+def documents(draw: Draw) -> tuple[str, SearchStrategy[str]]:
+    whole = st.recursive(json_elements(), json_containers, max_leaves=12)
+    top = json_elements().map(lambda one: f"JSON_EXTRACT(JSON_ARRAY({one}), '$[0]')")
+    return draw(st.just("json")), json_containers(whole) | top
+
+
+MARIADB_ALONE, MYSQL_ALONE = {"addresses"}, {"documents"}
+
 FAMILIES: dict[str, Callable[[], SearchStrategy[tuple[str, SearchStrategy[str]]]]] = {
     "integers": integers, "floats": floats, "decimals": decimals, "bits": bits, "texts": texts,
     "binaries": binaries, "enums": enums, "sets": sets, "moments": moments,
-    "geometries": geometries, "addresses": addresses,
+    "geometries": geometries, "addresses": addresses, "documents": documents,
 }  # fmt: skip
 
 
 @st.composite
 def columns(draw: Draw, rows: int) -> RandomColumn:
-    known = sorted(FAMILIES if on_mariadb() else FAMILIES.keys() - {"addresses"})
+    known = sorted(FAMILIES.keys() - (MYSQL_ALONE if on_mariadb() else MARIADB_ALONE))
     definition, literal = draw(FAMILIES[draw(st.sampled_from(known))]())
     nullable = draw(st.booleans())
     some = literal | st.just("NULL") if nullable else literal

@@ -17,6 +17,7 @@ from replicator.binlog.resultset import Cut, ResultSet, is_giant, python_cut
 from replicator.sandbox.databases import MySQLDatabase
 from tests.fix_servers import NewMariaDB
 from tests.integration.config.test_tls import make_authority, mariadb_with
+from tests.numbers import numbers
 
 try:
     from replicator.binlog.packetcut import cut as compiled_cut
@@ -26,6 +27,9 @@ except ImportError:
 CUTS = [python_cut] if compiled_cut is python_cut else [python_cut, compiled_cut]
 MIB = 1 << 20
 MIB16 = 16 * MIB
+_THOUSAND = f"(SELECT seq FROM {numbers(1, 1000)})"
+ENDLESS = f"SELECT a.seq, REPEAT('x', 1000) FROM {_THOUSAND} a, {_THOUSAND} b, {_THOUSAND} c"
+"""More rows than anybody reads."""
 
 
 @pytest.fixture(params=CUTS, ids=lambda cut: cut.__module__.rsplit(".", 1)[-1])
@@ -87,21 +91,23 @@ def asked(connection: Any, query: str) -> list[tuple[bytes | None, ...]]:
 def test_rows_are_those_that_pymysql_reads(connection: Any, block_bytes: int) -> None:
     query = (
         "SELECT seq, IF(seq % 3, NULL, REPEAT('é', seq % 700)), NULL, '', x'fefffb00'"
-        " FROM seq_1_to_3000"
+        f" FROM {numbers(1, 3000)}"
     )
     assert selected(connection, query, block_bytes=block_bytes) == asked(connection, query)
     assert asked(connection, "SELECT 1") == [(b"1",)]
 
 
 def test_blocks_are_about_as_large_as_asked_for(connection: Any) -> None:
-    with ResultSet(connection, "SELECT seq FROM seq_1_to_200000", block_bytes=100_000) as result:
+    with ResultSet(
+        connection, f"SELECT seq FROM {numbers(1, 200_000)}", block_bytes=100_000
+    ) as result:
         sizes = [len(block) for block in result.blocks()]
     assert all(100_000 <= size <= 200_000 for size in sizes[:-1])
     assert len(sizes) > 10
 
 
 def test_an_empty_result_has_no_blocks(connection: Any) -> None:
-    assert selected(connection, "SELECT 1 FROM seq_1_to_10 WHERE seq > 10") == []
+    assert selected(connection, f"SELECT 1 FROM {numbers(1, 10)} WHERE seq > 10") == []
     assert asked(connection, "SELECT 1") == [(b"1",)]
 
 
@@ -118,7 +124,9 @@ def test_rows_of_sixteen_mebibytes_and_more_stand_alone(connection: Any, size: i
 
 
 def test_an_error_in_mid_result_is_raised_behind_the_rows_before_it(connection: Any) -> None:
-    query = "SELECT IF(seq < 40000, seq, (SELECT seq FROM seq_1_to_2)) FROM seq_1_to_50000"
+    query = (
+        f"SELECT IF(seq < 40000, seq, (SELECT seq UNION ALL SELECT 2)) FROM {numbers(1, 50_000)}"
+    )
     got: list[bytes] = []
     result = ResultSet(connection, query, block_bytes=1000)
     with pytest.raises(pymysql.OperationalError, match="more than 1 row"):
@@ -143,7 +151,7 @@ def test_a_statement_without_rows_is_refused(connection: Any) -> None:
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_killed_query_raises(connection: Any, source_db: MySQLDatabase, binary: bool) -> None:
     number = connection.thread_id()
-    query = "SELECT a.seq, REPEAT('x', 1000) FROM seq_1_to_1000000 a, seq_1_to_1000 b"
+    query = ENDLESS
     result = ResultSet(connection, query, binary=binary)
     blocks = result.blocks()
     next(blocks)
@@ -157,7 +165,7 @@ def test_a_killed_query_raises(connection: Any, source_db: MySQLDatabase, binary
 def test_a_killed_connection_raises_and_is_closed(
     connection: Any, source_db: MySQLDatabase
 ) -> None:
-    query = "SELECT a.seq, REPEAT('x', 1000) FROM seq_1_to_1000000 a, seq_1_to_1000 b"
+    query = ENDLESS
     result = ResultSet(connection, query)
     blocks = result.blocks()
     next(blocks)
@@ -169,7 +177,7 @@ def test_a_killed_connection_raises_and_is_closed(
 
 
 def test_closing_early_closes_the_connection(connection: Any) -> None:
-    with ResultSet(connection, "SELECT * FROM seq_1_to_1000000") as result:
+    with ResultSet(connection, ENDLESS) as result:
         next(result.blocks())
     assert not connection.open
 
@@ -178,7 +186,8 @@ def test_a_silent_server_raises_after_the_read_time_out(
     cut: None, source_db: MySQLDatabase
 ) -> None:
     with closing(raw(source_db, read_timeout=1)) as connection:
-        query = "SELECT seq, REPEAT('x', 100000), IF(seq = 9, SLEEP(30), 0) FROM seq_1_to_10"
+        query = "SELECT seq, REPEAT('x', 100000), IF(seq = 9, SLEEP(30), 0)"
+        query += f" FROM {numbers(1, 10)}"
         result = ResultSet(connection, query, block_bytes=1)
         with pytest.raises(pymysql.OperationalError, match="timed out"):
             for _ in result.blocks():
@@ -187,7 +196,7 @@ def test_a_silent_server_raises_after_the_read_time_out(
 
 
 def test_binary_rows_are_cut_alike(connection: Any) -> None:
-    query = "SELECT seq, CAST(seq AS DOUBLE), IF(seq % 2, NULL, 'é') FROM seq_1_to_3000"
+    query = f"SELECT seq, CAST(seq AS DOUBLE), IF(seq % 2, NULL, 'é') FROM {numbers(1, 3000)}"
     with ResultSet(connection, query, binary=True, block_bytes=1000) as result:
         data = b"".join(result.blocks())
     at = rows = 0

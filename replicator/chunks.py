@@ -117,6 +117,25 @@ class TablePlan:
             self.limit = self._limit(chunk.size / chunk.rows)
         return chunk
 
+    def read_keys(self, reader: Any, keys: Sequence[str]) -> Chunk:
+        """The rows that have these keys; `last` is False where they were too many bytes."""
+        ordered = ", ".join(quote(column.name) for column in self._key)
+        sql = f"{self._select} WHERE {self.having(keys)} ORDER BY {ordered}"
+        read = self._read_compiled if self._compiled else self._read_printed
+        chunk = read(reader, sql, None, len(keys) + 1)
+        self._ceiling.took(chunk.size)
+        return chunk
+
+    def having(self, keys: Sequence[str]) -> str:
+        """The condition that a row has one of these keys: SQL literals, with ", " between them."""
+        names = [quote(column.name) for column in self._key]
+        if len(names) == 1:
+            return f"{names[0]} IN ({', '.join(keys)})"
+        terms = (zip(names, key.split(", "), strict=True) for key in keys)
+        return " OR ".join(
+            f"({' AND '.join(f'{name} = {value}' for name, value in term)})" for term in terms
+        )
+
     def read_all(self, reader: Any, *, paced: bool) -> Iterator[Chunk]:
         """All rows in pieces, streamed; `paced` waits at the ceiling between them."""
         pieces = self._stream_compiled if self._compiled else self._stream_printed

@@ -4,7 +4,8 @@ Left: a table's name and the position at which its transaction starts. Right: a
 `Route`. A table that was copied between the positions `low` and `high` already
 holds everything before `low`; what lies between must be reconciled, since some
 of its chunks hold it and some do not; from `high` on changes pass as they are.
-Pure.
+A table is *held* while rows of it must be read again: then its changes are
+reconciled beyond `high` too. Pure.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Route:
 
     via: Via
     target: str
+    settled: bool = False
+    """Behind the copy's own window: what was not read again since is exact."""
 
 
 _SKIP = Route(Via.SKIP, "")
@@ -41,6 +44,13 @@ class Window:
 
     low: SourcePosition
     high: SourcePosition
+    copied: SourcePosition | None = None
+    """Where the copy itself ended, if rows were read again behind it; else that is `high`."""
+
+    @property
+    def settled(self) -> SourcePosition:
+        """From here on the table's rows are exact but for those that were read again since."""
+        return self.copied or self.high
 
 
 class Routes:
@@ -55,12 +65,14 @@ class Routes:
         self._strict = strict
         self._fast: dict[str, Route] = {}
         self._windows: dict[str, Window] = {}
+        self._held: set[str] = set()
         self.unknown: set[str] = set()
         """Tables to be carried that have no route: passed over, and to be copied."""
 
     def stream(self, table: str, target: str | None = None, window: Window | None = None) -> None:
         """Carry the table; from its window's high end on where one is given."""
         self._fast[table] = Route(Via.PASS, target or table)
+        self._held.discard(table)
         if window is None:
             self._windows.pop(table, None)
         else:
@@ -70,11 +82,18 @@ class Routes:
         """Pass over the table's changes: its copy is still to come."""
         self._fast[table] = _SKIP
         self._windows.pop(table, None)
+        self._held.discard(table)
+
+    def hold(self, table: str) -> None:
+        """Reconcile the table's changes beyond its window too, until `stream` is called again."""
+        if table in self._windows:
+            self._held.add(table)
 
     def forget(self, table: str) -> None:
         """The table is gone."""
         self._fast.pop(table, None)
         self._windows.pop(table, None)
+        self._held.discard(table)
 
     def known(self, table: str) -> bool:
         """Is there a route for this table?"""
@@ -87,6 +106,13 @@ class Routes:
     def window(self, table: str) -> Window | None:
         """The table's copy window while the stream has not passed it."""
         return self._windows.get(table)
+
+    def inside(self, table: str, start: SourcePosition) -> bool:
+        """Are the table's changes reconciled in a transaction that starts at `start`?"""
+        window = self._windows.get(table)
+        if window is None or start < window.low:
+            return False
+        return start < window.high or table in self._held
 
     def windowed(self) -> set[str]:
         """Tables whose window the stream has not passed."""
@@ -102,11 +128,11 @@ class Routes:
         if route is None:
             return self._unknown(table)
         window = self._windows.get(table) if self._windows else None
-        if window is None or start >= window.high:
+        if window is None or (start >= window.high and table not in self._held):
             return route
         if start < window.low:
             return _SKIP
-        return Route(Via.RECONCILE, route.target)
+        return Route(Via.RECONCILE, route.target, settled=start >= window.settled)
 
     def _unknown(self, table: str) -> Route:
         self._fast[table] = _SKIP

@@ -21,11 +21,11 @@ _TABLE = b"etl_binlog_offset"
 TABLE_ID = 0xFFFF_FFFF_FFF0
 """Far above any table id that a server hands out, so that it never meets one in a batch."""
 
-_TYPES = bytes([15, 15, 8, 8, 15, 252, 18, 252, 18])
+_TYPES = bytes([15, 15, 8, 8, 15, 252, 18, 252, 18, 8])
 _METADATA = struct.pack("<HHHBBBB", 64, 255, 64, 4, 6, 4, 6)
 _NULLABLE = struct.pack("<H", 1 << 6 | 1 << 7)
 _BEFORE = 0b0_0000_0111  # stream, binlog_file, binlog_position: the primary key
-_AFTER = 0b1_0111_1110  # all that moves; the stream's name and pending_ddl stay
+_AFTER = 0b11_0111_1110  # all that moves; the stream's name and pending_ddl stay
 
 
 def offset_events(
@@ -73,6 +73,7 @@ def update_rows(
             _long(after.gtid),
             b"" if after.event_timestamp is None else _datetime(after.event_timestamp),
             _datetime(now),
+            after.binlog_created.to_bytes(8, "little"),
         )
     )
     return with_header(kind, timestamp, after.server_id, 0, body)

@@ -10,8 +10,10 @@ last few that were used are kept.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from config.connections import PostgresConnection
+from config.failpoints import reach
 from loader.rawsql import Stage, copy_stage, create_stage, drop_stage, truncate_stage
 
 KEPT = 16
@@ -26,6 +28,8 @@ class Stages:
         """In the order of their last use."""
         self._filled: set[str] = set()
         """Those that hold rows of the open transaction."""
+        self._committed: dict[str, Stage] = {}
+        """Those that there were when it began."""
 
     def fill(self, stage: Stage, blocks: Iterable[bytes]) -> None:
         """Let the stage hold these lines and no others."""
@@ -34,6 +38,7 @@ class Stages:
         with self._connection.cursor() as cursor, cursor.copy(copy_stage(stage)) as sink:
             for block in blocks:
                 sink.write(block)
+        reach("batch.staged")
 
     def _ready(self, stage: Stage) -> None:
         kept = self._kept.pop(stage.name, None)
@@ -57,4 +62,19 @@ class Stages:
 
     def committed(self) -> None:
         """The transaction is over: every stage is empty."""
+        self._committed = dict(self._kept)
         self._filled.clear()
+
+    def rolled_back(self) -> None:
+        """The transaction is undone: stages made in it are gone, and those dropped are back."""
+        self._kept = dict(self._committed)
+        self._filled.clear()
+
+    def held(self) -> tuple[dict[str, Stage], set[str]]:
+        """What there is now, for `restore`."""
+        return dict(self._kept), set(self._filled)
+
+    def restore(self, held: object) -> None:
+        """A part of the transaction is undone: what there was when it began is there again."""
+        kept, filled = cast("tuple[dict[str, Stage], set[str]]", held)
+        self._kept, self._filled = dict(kept), set(filled)

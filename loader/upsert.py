@@ -8,9 +8,9 @@ into the table, then all other rows through a stage.
 
 Why rows of new keys need no upsert: the fold saw them begin with an insert, so the
 replica did not have the key before the batch, and `raw`, which is where the replica
-was then, has it not either. Where that does not hold (a table that is being reloaded
-may be ahead of the stream) the COPY meets the key, is undone to its savepoint, and
-the same rows are upserted.
+was then, has it not either. Should that not hold, the COPY meets the key and is refused;
+the writer then does the whole batch again, carefully (see `quarantine`), and there every
+row goes by upsert.
 
 While a table is being loaded its writes are also kept in its *touched* table (see
 `reload`): every touched key's last state, so that the merge knows which rows of the
@@ -19,16 +19,16 @@ copy are out of date.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-
-import psycopg
+from collections.abc import Iterable, Iterator, Sequence
 
 from config.connections import PostgresConnection
+from config.failpoints import reach
 from loader import schema, tracking
 from loader.batch import AnyFold
-from loader.ddl import altering
-from loader.fold import CHANGED, FRESH, GONE, Fold, KeylessFold, State, blocks
+from loader.fold import CHANGED, FRESH, GONE, KeylessFold, State, blocks
+from loader.quarantine.entries import row_name
+from loader.quarantine.parts import KeyedRows, Keyless, Writable
+from loader.quarantine.refusals import pipeline
 from loader.rawsql import LOADED_AT, SOURCE_TS, Statements, Target, same_key
 from loader.schema import RawTable
 from loader.staging import Stages
@@ -40,6 +40,11 @@ __all__ = ["LOADED_AT", "SOURCE_TS", "FoldWriter", "blocks", "exception_key", "s
 
 FEW_ROWS = 30
 """Up to so many rows of a table are written by prepared statements."""
+SMALL_BYTES = 16 << 20
+"""... unless they are larger than this: PostgreSQL hangs up at a message of 1 GB."""
+
+exception_key = row_name
+"""How etl_value_exceptions names a row."""
 
 
 class FoldWriter:
@@ -60,20 +65,33 @@ class FoldWriter:
         stamps_itself: bool,
     ) -> None:
         self.schema_hash = schema_hash
+        self.shape = shape
         self._connection = connection
         self._stages = stages
         self._target = target
-        self._shape = shape
         self._sql = Statements(connection, target, shape)
         self._straight = stamps_itself and not target.into_touched
 
-    def is_small(self, fold: AnyFold) -> bool:
-        """May the fold go by prepared statements in a pipeline?"""
-        return fold.size <= FEW_ROWS
+    @property
+    def into_raw(self) -> bool:
+        """Does readers' table get the rows?"""
+        return self._target.into_raw
 
-    def write_small(self, fold: AnyFold) -> None:
+    def is_small(self, fold: Writable) -> bool:
+        """May the fold go by prepared statements in a pipeline?"""
+        return fold.size <= FEW_ROWS and fold.held_bytes <= SMALL_BYTES
+
+    def write(self, fold: Writable) -> None:
+        """Write now, and new keys' rows like any others."""
+        if self.is_small(fold):
+            with pipeline(self._connection):
+                self.write_small(fold)
+        else:
+            self.write_large(fold, straight=False)
+
+    def write_small(self, fold: Writable) -> None:
         """Send everything as prepared statements; errors surface when the pipeline ends."""
-        if isinstance(fold, KeylessFold):
+        if isinstance(fold, Keyless):
             self._write_copies(fold)
             return
         states = list(fold.states())
@@ -84,34 +102,45 @@ class FoldWriter:
             for state in states:
                 if state.row is not None:
                     self._send(self._sql.upsert, [*_parameters(state.row), _ts(state.source_ts)])
+        self.write_touched(fold)
+
+    def write_touched(self, fold: KeyedRows) -> None:
+        """Tell the touched table, where there is one, what became of a few keys."""
         if self._target.into_touched:
-            for state in states:
+            for state in fold.states():
                 self._send(self._sql.touch, self._touch_parameters(state))
+
+    def touch_unheld(self, keys: Iterable[bytes]) -> None:
+        """Tell the touched table of keys that only have a name: the copy yields to the stream."""
+        if self._target.into_touched:
+            for key in keys:
+                self._send(self._sql.touch_name, [row_name(key, has_key=True)])
 
     def _touch_parameters(self, state: State) -> list[str | int | None]:
         values = _parameters(self._whole_row(state))
-        return [state.key.decode(), state.row is None, *values, _ts(state.source_ts)]
+        name = row_name(state.key, has_key=True)
+        return [name, state.row is None, *values, _ts(state.source_ts)]
 
     def _whole_row(self, state: State) -> bytes:
         """A deleted row's key columns, the others NULL; any other row as it is."""
         if state.row is not None:
             return state.row
-        held = dict(zip(self._shape.key, state.key.split(b"\t"), strict=True))
-        return b"\t".join(held.get(name, b"\\N") for name in self._shape.names)
+        held = dict(zip(self.shape.key, state.key.split(b"\t"), strict=True))
+        return b"\t".join(held.get(name, b"\\N") for name in self.shape.names)
 
-    def _write_copies(self, fold: KeylessFold) -> None:
+    def _write_copies(self, fold: Keyless) -> None:
         self._remove_copies(fold)
         for row, copies in fold.copies.items():
             for _ in range(copies.net):
                 self._send(self._sql.upsert, [*_parameters(row), _ts(copies.source_ts)])
 
-    def _remove_copies(self, fold: KeylessFold) -> None:
+    def _remove_copies(self, fold: Keyless) -> None:
         for row, copies in fold.copies.items():
             if copies.net < 0:
                 self._send(self._sql.delete, [*_parameters(row), -copies.net])
 
-    def _copy_copies(self, fold: KeylessFold) -> None:
-        with self._connection.pipeline():
+    def _copy_copies(self, fold: Keyless) -> None:
+        with pipeline(self._connection):
             self._remove_copies(fold)
         self._stages.fill(self._sql.rows, blocks(_copies(fold)))
         self._connection.execute(self._sql.staged_upsert)
@@ -119,9 +148,9 @@ class FoldWriter:
     def _send(self, statement: bytes, parameters: Sequence[str | int | None]) -> None:
         self._connection.execute(statement, parameters, prepare=True)
 
-    def write_large(self, fold: AnyFold) -> None:
-        """Write by COPY."""
-        if isinstance(fold, KeylessFold):
+    def write_large(self, fold: Writable, *, straight: bool = True) -> None:
+        """Write by COPY; with `straight`, rows of new keys without a stage where that may be."""
+        if isinstance(fold, Keyless):
             self._copy_copies(fold)
             return
         if self._target.into_raw:
@@ -129,7 +158,8 @@ class FoldWriter:
                 self._stages.fill(self._sql.keys, fold.lines(GONE))
                 self._connection.execute(self._sql.staged_delete)
             fresh, changed = fold.count(FRESH), fold.count(CHANGED)
-            if fresh and self._straight and self._copied(fold):
+            if fresh and straight and self._straight:
+                self._copy_in(fold)
                 fresh = 0
             if fresh or changed:
                 self._stages.fill(self._sql.rows, _rows(fold, fresh, changed))
@@ -138,34 +168,28 @@ class FoldWriter:
             self._stages.fill(self._sql.states, blocks(self._touched_lines(fold)))
             self._connection.execute(self._sql.staged_touch)
 
-    def _copied(self, fold: Fold) -> bool:
-        """Copy the rows of new keys straight in; False where one is there already."""
-        try:
-            with (
-                self._connection.transaction(),
-                self._connection.cursor() as cursor,
-                cursor.copy(self._sql.copy) as sink,
-            ):
-                for block in fold.lines(FRESH):
-                    sink.write(block)
-        except psycopg.errors.UniqueViolation:
-            return False
-        return True
+    def _copy_in(self, fold: KeyedRows) -> None:
+        """Copy the rows of new keys straight in; refused where one is there already."""
+        with self._connection.cursor() as cursor, cursor.copy(self._sql.copy) as sink:
+            for block in fold.lines(FRESH):
+                sink.write(block)
+        reach("batch.copied_in")
 
-    def _touched_lines(self, fold: Fold) -> Iterator[bytes]:
+    def _touched_lines(self, fold: KeyedRows) -> Iterator[bytes]:
         for state in fold.states():
             deleted = b"t" if state.row is None else b"f"
             row = self._whole_row(state)
-            yield b"\t".join((escaped(state.key), deleted, row, state.source_ts))
+            name = escaped(row_name(state.key, has_key=True).encode())
+            yield b"\t".join((name, deleted, row, state.source_ts))
 
 
-def _copies(fold: KeylessFold) -> Iterator[bytes]:
+def _copies(fold: Keyless) -> Iterator[bytes]:
     for row, copies in fold.copies.items():
         for _ in range(copies.net):
             yield row + b"\t" + copies.source_ts
 
 
-def _rows(fold: Fold, fresh: int, changed: int) -> Iterator[bytes]:
+def _rows(fold: KeyedRows, fresh: int, changed: int) -> Iterator[bytes]:
     if fresh:
         yield from fold.lines(FRESH)
     if changed:
@@ -178,13 +202,6 @@ def _parameters(row: bytes) -> list[str | int | None]:
 
 def _ts(source_ts: bytes) -> str | int | None:
     return _parameters(source_ts)[0]
-
-
-def exception_key(key: bytes | None, *, has_key: bool) -> str:
-    """How etl_value_exceptions names a row: its key's COPY text, or the whole row's digest."""
-    if key is None:
-        return ""
-    return key.decode() if has_key else "sha256:" + hashlib.sha256(key).hexdigest()
 
 
 def faults_of(fold: AnyFold) -> list[tuple[str, ValueFault]]:
@@ -219,15 +236,14 @@ def write_exceptions(
         known.add(table)
 
 
-def ensure_shape(connection: PostgresConnection, table: str, shape: RawTable) -> bool:
-    """Alter a raw table towards `shape` where its rows can stay; False where they cannot."""
+def has_shape(connection: PostgresConnection, table: str, shape: RawTable) -> bool:
+    """Can the raw table take rows of this shape? What it has beyond that stays empty in them.
+
+    Nothing is altered here: rows that are there already would lack what a new column says.
+    """
     name = raw_name(table)
     current = schema.read_tables(connection, [name]).get(name)
     if current is None:
         return False
     change = schema.diff(current, shape)
-    if change and not change.in_place:
-        return False
-    if change:
-        altering.apply_in_place(connection, name, change)
-    return True
+    return not (change.added or change.retyped or change.key_changed)

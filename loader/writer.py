@@ -6,6 +6,12 @@ committed, or untouched. Nothing else writes to raw tables.
 A batch takes as few round trips as it can: what is small goes, with the offset and the
 commit, in one pipeline. What belongs to a replica transaction that is too large for
 one batch is written by `write_part` and commits with the batch that ends it.
+
+A batch that PostgreSQL refuses for a row's sake is undone and written again, carefully: the
+rows that it will not have go to the quarantine, the others are written, and all of that
+commits with the same position (`quarantine`). Until that happens, a batch pays nothing for it.
+What one row refused because of another (uniqueness, a foreign key) is tried once more at the
+end of the transaction, when the other has had its turn.
 """
 
 from __future__ import annotations
@@ -13,16 +19,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import psycopg
 import structlog
+from psycopg.pq import TransactionStatus
 
 from config.connections import PostgresConnection
-from config.errors import SchemaDrift
+from config.failpoints import reach
 from config.metrics import COPIED_ROWS, RELOADS, ROWS, TRANSACTIONS
 from loader import schema, tracking, upsert
 from loader.batch import AnyFold, Batch
+from loader.ddl.drift import ShapeDrift
 from loader.lifecycle import Table, Tables
 from loader.load.merge import merge
+from loader.load.reload import shape_of
+from loader.quarantine.careful import CarefulWriter
+from loader.quarantine.entries import Refused, row_name
+from loader.quarantine.keeping import Quarantine
+from loader.quarantine.parts import Writable
+from loader.quarantine.refusals import attempt, pipeline, refusal
+from loader.quarantine.replaying import Replayer
+from loader.quarantine.unheld import still_there
 from loader.rawsql import create_touched
 from loader.schema import RawTable
 from loader.staging import Stages
@@ -35,6 +53,8 @@ Action = Callable[[PostgresConnection], None]
 KEPT_STATEMENTS = 600
 """Statements that PostgreSQL keeps prepared for us."""
 _OPERATIONS = ("insert", "update", "delete")
+Small = list[tuple[FoldWriter, Writable]]
+"""Folds that go in one pipeline."""
 
 
 @dataclass(slots=True)
@@ -51,6 +71,11 @@ class Writer:
         self._connection = connection
         self._tables = tables
         self._stages = Stages(connection)
+        self.quarantine = Quarantine(connection)
+        self._careful = CarefulWriter(connection, self._stages)
+        self._replayer = Replayer(connection, tables, self._careful, self._stages)
+        self._liftable: list[tuple[str, str]] = []
+        """Tables and names of what was refused in the open transaction because of other rows."""
         connection.prepared_max = KEPT_STATEMENTS
         self._with_exceptions = tracking.tables_with_exceptions(connection)
         self._states = {n: s.state for n, s in tracking.read_statuses(connection).items()}
@@ -65,9 +90,11 @@ class Writer:
             action(self._connection)
         self.write_part(batch, offset)
         merged = tuple(self._tables.mergeable(offset.replica))
-        merged_rows = sum(self._merge(table) for table in merged)
+        merged_rows = sum(self._merge(table, offset) for table in merged)
         states = self._write_states()
-        self._commit(batch, offset, [])
+        if self.quarantine:
+            self.quarantine.doubt()  # a table may be gone, or emptied, with its entries
+        self._commit(batch, offset, [], merged)
         self._states.update(states)
         self._tables.unsaved.clear()
         self._count_merges(merged, merged_rows)
@@ -75,54 +102,135 @@ class Writer:
 
     def write_batch(self, batch: Batch, offset: Offset) -> None:
         """Commit a batch with its offset. Looks at its own tables only."""
-        small = self._write_large(batch, offset)
-        self._note(batch)
-        self._commit(batch, offset, small)
+        reach("batch.begun")
+        if self._connection.info.transaction_status is not TransactionStatus.IDLE:
+            self.write_part(batch, offset)  # what is written already must not be undone with it
+            self._commit(batch, offset, [])
+            return
+        try:
+            small = self._write_large(batch, offset)
+            self._note(batch)
+            self._commit(batch, offset, small)
+        except psycopg.Error as error:
+            if refusal(error) is None:
+                raise
+            self._undo()
+            self._write_carefully(batch, offset)
+            self._note(batch)
+            self._commit(batch, offset, [])
 
     def _commit(
-        self, batch: Batch, offset: Offset, small: list[tuple[FoldWriter, AnyFold]]
+        self, batch: Batch, offset: Offset, small: Small, merged: Sequence[Table] = ()
     ) -> None:
-        with self._connection.pipeline():
+        if self._liftable:
+            self._replayer.lift(self._liftable, merged)
+        self.quarantine.before_commit()
+        with pipeline(self._connection):
             for writer, fold in small:
                 writer.write_small(fold)
             if self._noted:
                 tracking.note_written(self._connection, self._noted)
             tracking.write_offset(self._connection, offset)
+            reach("batch.before_commit")
             self._connection.commit()
+            reach("batch.commit_sent")
+        reach("batch.committed")
         self._committed(batch)
 
     def write_part(self, batch: Batch, offset: Offset) -> None:
         """Write a batch, or a part of one, and do not commit."""
-        small = self._write_large(batch, offset)
-        if small:
-            with self._connection.pipeline():
-                for writer, fold in small:
-                    writer.write_small(fold)
+        if not batch.tables:
+            return
+        plainly = partial(self._write_plainly, batch, offset)
+        if attempt(self._connection, plainly, self._stages) is not None:
+            self._write_carefully(batch, offset)
         self._note(batch)
 
-    def _write_large(self, batch: Batch, offset: Offset) -> list[tuple[FoldWriter, AnyFold]]:
+    def _write_plainly(self, batch: Batch, offset: Offset) -> None:
+        small = self._write_large(batch, offset)
+        with pipeline(self._connection):
+            for writer, fold in small:
+                writer.write_small(fold)
+            self._check_now()
+
+    def _write_carefully(self, batch: Batch, offset: Offset) -> None:
+        """Write all that PostgreSQL takes; the rest goes to the quarantine."""
+        self._check_now()
+        for name, fold in batch.tables.items():
+            table = self._tables.get(name)
+            table.writer = None  # what it had prepared is undone
+            writer = self._prepared(table, fold)
+            if writer is None:
+                continue
+            refused = self._careful.write(writer, self.quarantine.settle(fold))
+            self.keep(name, writer.shape, writer.schema_hash, refused, offset)
+            self._keep_exceptions(fold, offset)
+            self._keep_unheld(writer, batch, name, offset)
+
+    def keep(
+        self,
+        table: str,
+        shape: RawTable,
+        schema_hash: str,
+        refused: Sequence[Refused],
+        offset: Offset | None,
+    ) -> None:
+        """Enter rows that were refused, in the open transaction."""
+        self.quarantine.keep(table, shape, schema_hash, refused, offset)
+        self._liftable += [(table, one.name) for one in refused if one.reason.liftable]
+
+    def _check_now(self) -> None:
+        """Let deferred constraints speak where it is still known which rows they mean."""
+        self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+    def _undo(self) -> None:
+        self._connection.rollback()
+        self._stages.rolled_back()
+        self.quarantine.rolled_back()
+        self._noted.clear()
+        self._changes.clear()
+
+    def replay(self) -> bool:
+        """Try again to write rows in quarantine that somebody asked for; commits. Were there any?
+
+        Nothing may be written and not committed. The rows are older than what is not written
+        yet, and are the last versions of their keys so far, so `raw` stays where it stands.
+        """
+        replayed = self._replayer.replay()
+        self.quarantine.doubt()
+        self.quarantine.before_commit()
+        self._connection.commit()
+        self._stages.committed()
+        self.quarantine.committed()
+        return replayed > 0
+
+    def _write_large(self, batch: Batch, offset: Offset) -> Small:
         """Write what goes by COPY; what is left is small."""
-        small: list[tuple[FoldWriter, AnyFold]] = []
+        small: Small = []
         for name, fold in batch.tables.items():
             writer = self._prepared(self._tables.get(name), fold)
             if writer is None:
                 continue
-            if writer.is_small(fold):
-                small.append((writer, fold))
+            rows = self.quarantine.settle(fold)
+            if writer.is_small(rows):
+                small.append((writer, rows))
             else:
-                writer.write_large(fold)
+                writer.write_large(rows)
             self._keep_exceptions(fold, offset)
+            if batch.unheld:
+                self._keep_unheld(writer, batch, name, offset)
         return small
+
+    def _keep_unheld(self, writer: FoldWriter, batch: Batch, table: str, offset: Offset) -> None:
+        """Rows whose key PostgreSQL cannot hold have no place but the quarantine."""
+        unheld = batch.unheld.get(table)
+        if unheld:
+            self.quarantine.clear(table, [row_name(key, has_key=True) for key in unheld])
+            self.keep(table, writer.shape, writer.schema_hash, still_there(unheld), offset)
+            writer.touch_unheld(unheld)
 
     def _keep_exceptions(self, fold: AnyFold, offset: Offset) -> None:
         upsert.write_exceptions(self._connection, fold, self._with_exceptions, offset.source)
-        if fold.unwritable:
-            log.warning(
-                "row_not_written",
-                table=fold.plan.table,
-                values=len(fold.unwritable),
-                reason="its key cannot be held by PostgreSQL",
-            )
 
     def _prepared(self, table: Table, fold: AnyFold) -> FoldWriter | None:
         """The writer for a table's present plan and target, its tables brought into shape."""
@@ -133,13 +241,9 @@ class Writer:
         if known is not None and known[0] is plan and known[1] == table.target():
             return known[2]
         shape = RawTable(plan.columns, plan.key_columns)
-        if not table.hidden and not upsert.ensure_shape(self._connection, table.name, shape):
+        if not table.hidden and not upsert.has_shape(self._connection, table.name, shape):
             if not table.loading:
-                raise SchemaDrift(
-                    f"raw table {table.name} has another shape than its rows, and no schema"
-                    " change in the stream explains it",
-                    hint=f"Reload it: replicator resync {table.name}",
-                )
+                raise ShapeDrift(table.name)
             table.hidden = True
         target = table.target()
         if target.into_touched:
@@ -157,20 +261,39 @@ class Writer:
         table.writer = (plan, target, writer)
         return writer
 
-    def _merge(self, table: Table) -> int:
+    def _merge(self, table: Table, offset: Offset) -> int:
         loaded = table.loaded
         if loaded is None or loaded.schema is None:
             return 0
+        reach("merge.before")
         if loaded.faults:
             self._with_exceptions.add(table.name)
-        rows = merge(
+        if loaded.refused:
+            self.quarantine.doubt()
+        job = partial(
+            merge,
             self._connection,
             loaded,
             loaded.schema,
             hidden=table.hidden,
             touched=table.touched,
             exceptions=table.name in self._with_exceptions,
+            quarantined=bool(loaded.refused) or self.quarantine.may_hold(table.name),
         )
+        shape, schema_hash = shape_of(loaded.schema), loaded.schema.hash
+        written: list[int] = []
+
+        def plainly() -> None:
+            written.append(job())
+            self._check_now()
+
+        if attempt(self._connection, plainly, self._stages) is not None:
+            self._check_now()
+            written.append(
+                job(refuse=lambda rows: self.keep(table.name, shape, schema_hash, rows, offset))
+            )
+        rows = written[-1]
+        reach("merge.done")
         log.info(
             "table_loaded",
             table=table.name,
@@ -205,6 +328,8 @@ class Writer:
 
     def _committed(self, batch: Batch) -> None:
         self._stages.committed()
+        self.quarantine.committed()
+        self._liftable.clear()
         TRANSACTIONS.labels("loader").inc(batch.transactions)
         for operation, count in self._changes.items():
             if count:

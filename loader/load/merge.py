@@ -5,22 +5,36 @@ copying began. Right: the raw table as it is at the stream's position. A touched
 key's last state came with its event, so the copy yields to it; for every other key
 the copy is right. Rows that are the same already are not written, so they keep
 their `_loaded_at`, and readers of `raw` see the old rows until this commits.
+
+The copy's rows in quarantine take the place of the table's, but for touched keys, whose
+entries came with the stream. Where `raw` refuses rows the caller undoes all and merges again
+with `refuse`: then every statement that brings rows is done for all but the refused ones, and
+those go to `refuse`. Of a row that was refused no older version stays in `raw` if that can be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 from psycopg import sql
 
 from config.connections import PostgresConnection
 from loader import schema, tracking
 from loader.ddl import altering, shapes
+from loader.load.numbered import NumberedRows
 from loader.load.reload import LoadedTable, shape_of
+from loader.quarantine import entries
+from loader.quarantine.entries import Refused
+from loader.quarantine.refusals import pipeline
 from loader.schema import LOAD, RELOAD, TOUCHED, RawTable, helper_name, quoted
 from loader.types import raw_name
 from loader.upsert import LOADED_AT, SOURCE_TS, same_key
 from replicator.binlog.schema import TableSchema
+
+Refuse = Callable[[Sequence[Refused]], None]
+"""Enters rows of the table being merged that were refused."""
 
 
 def helpers_of(table: str) -> list[str]:
@@ -36,26 +50,33 @@ def merge(
     hidden: bool,
     touched: bool,
     exceptions: bool,
+    quarantined: bool = False,
+    refuse: Refuse | None = None,
 ) -> int:
     """Merge one copy; return the rows written.
 
     `hidden`: the stream wrote this table's changes only to the touched table.
-    `touched`: there is such a table. `exceptions`: the table has or had value exceptions.
+    `touched`: there is such a table. `exceptions`, `quarantined`: the table or its copy has or
+    had value exceptions, rows in quarantine. `refuse`: see the module.
     """
     name = raw_name(loaded.request.table)
     helper = loaded.request.helper
-    job = _Merge(connection, name, helper, helper_name(TOUCHED, loaded.request.table))
     shape = shape_of(table_schema)
-    with connection.pipeline() if loaded.request.first else nullcontext():
+    beside = helper_name(TOUCHED, loaded.request.table)
+    careful = Careful(table_schema, refuse) if refuse is not None else None
+    job = _Merge(connection, name, helper, beside, careful)
+    with pipeline(connection) if loaded.request.first and not careful else nullcontext():
         if exceptions:
             job.move_exceptions(loaded.request.table, touched=touched)
+        if quarantined:
+            entries.move_copy(connection, loaded.request.table, beside if touched else None)
         if loaded.request.first:
             if touched:
                 job.replay_touched(helper, shape)
             job.rename(helper)
             rows = loaded.rows
         elif hidden or not job.reshape(shape):
-            job.replace(shape)
+            job.replace(shape, touched=touched)
             if touched:
                 job.replay_touched(name, shape)
             rows = loaded.rows
@@ -82,11 +103,24 @@ def bring_along(connection: PostgresConnection, name: str, touched: str, shape: 
     _Merge(connection, name, name, touched).replay_touched(name, shape)
 
 
+@dataclass(frozen=True, slots=True)
+class Careful:
+    """What it takes to merge around refused rows: their schema, and who takes them."""
+
+    schema: TableSchema
+    refuse: Refuse
+
+
 class _Merge:
     """The statements of one merge."""
 
     def __init__(
-        self, connection: PostgresConnection, name: str, helper: str, touched: str
+        self,
+        connection: PostgresConnection,
+        name: str,
+        helper: str,
+        touched: str,
+        careful: Careful | None = None,
     ) -> None:
         self._connection = connection
         self._name = name
@@ -94,6 +128,7 @@ class _Merge:
         self._copy = sql.Identifier(helper)
         self._helper = helper
         self._touched = sql.Identifier(touched)
+        self._careful = careful
 
     def reshape(self, shape: RawTable) -> bool:
         """Alter the raw table in place where its rows can stay."""
@@ -111,8 +146,11 @@ class _Merge:
             sql.SQL("ALTER TABLE {} RENAME TO {}").format(sql.Identifier(helper), self._table)
         )
 
-    def replace(self, shape: RawTable) -> None:
-        """Give the raw table the copy's shape and rows instead of its own."""
+    def replace(self, shape: RawTable, *, touched: bool = False) -> None:
+        """Give the raw table the copy's shape and rows instead of its own.
+
+        Rows of touched keys are replaced at once; refused ones among them are not the last word.
+        """
         current = schema.read_tables(self._connection, [self._name]).get(self._name)
         if current is None:
             schema.create_table(self._connection, self._name, shape)
@@ -121,11 +159,11 @@ class _Merge:
         else:
             change = schema.diff(current, shape)
             altering.apply_emptied(self._connection, self._name, change, shape.key)
-        names = (*shape.names, SOURCE_TS)
-        self._connection.execute(
-            sql.SQL("INSERT INTO {} ({}, {}) SELECT {}, statement_timestamp() FROM {}").format(
-                self._table, quoted(names), sql.Identifier(LOADED_AT), quoted(names), self._copy
-            )
+        spare = self._untouched(shape, "l", self._careful is not None and touched)
+        self._put(
+            self._table,
+            shape,
+            sql.SQL("FROM {} AS l WHERE true{}").format(self._copy, spare),
         )
 
     def replay_touched(self, target: str, shape: RawTable) -> None:
@@ -136,49 +174,82 @@ class _Merge:
                 table, self._touched, same_key(shape.key, "r", "x")
             )
         )
-        names = (*shape.names, SOURCE_TS)
-        self._connection.execute(
-            sql.SQL(
-                "INSERT INTO {} ({}, {}) SELECT {}, statement_timestamp() FROM {}"
-                " WHERE NOT _deleted"
-            ).format(table, quoted(names), sql.Identifier(LOADED_AT), quoted(names), self._touched)
-        )
+        self._put(table, shape, sql.SQL("FROM {} AS l WHERE NOT _deleted").format(self._touched))
 
     def write_differences(self, shape: RawTable, *, touched: bool) -> int:
         """Delete what the copy lacks, write what differs; touched keys are right already."""
-        deleted = self._connection.execute(
-            sql.SQL("DELETE FROM {} AS r WHERE NOT EXISTS (SELECT FROM {} AS l WHERE {}){}").format(
+        deleted = self._remove(
+            shape,
+            sql.SQL("FROM {} AS r WHERE NOT EXISTS (SELECT FROM {} AS l WHERE {}){}").format(
                 self._table,
                 self._copy,
                 same_key(shape.key, "l", "r"),
                 self._untouched(shape, "r", touched),
-            )
-        ).rowcount
-        names = (*shape.names, SOURCE_TS)
+            ),
+        )
         sets = sql.SQL(", ").join(
             sql.SQL("{} = EXCLUDED.{}").format(sql.Identifier(n), sql.Identifier(n))
-            for n in (*names, LOADED_AT)
+            for n in (*shape.names, SOURCE_TS, LOADED_AT)
         )
-        written = self._connection.execute(
-            sql.SQL(
-                "INSERT INTO {} ({}, {}) SELECT {}, statement_timestamp() FROM {} AS l"
-                " WHERE NOT EXISTS (SELECT FROM {} AS r WHERE {} AND {}){}"
-                " ON CONFLICT ({}) DO UPDATE SET {}"
-            ).format(
-                self._table,
-                quoted(names),
-                sql.Identifier(LOADED_AT),
-                quoted(names),
+        written = self._put(
+            self._table,
+            shape,
+            sql.SQL("FROM {} AS l WHERE NOT EXISTS (SELECT FROM {} AS r WHERE {} AND {}){}").format(
                 self._copy,
                 self._table,
                 same_key(shape.key, "r", "l"),
                 _same_values(shape, "r", "l"),
                 self._untouched(shape, "l", touched),
-                quoted(shape.key),
-                sets,
+            ),
+            sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(quoted(shape.key), sets),
+        )
+        return deleted + written
+
+    # --- rows, all at once or all but the refused ones -----------------------------------
+
+    def _put(
+        self,
+        table: sql.Identifier,
+        shape: RawTable,
+        rows: sql.Composed,
+        conflict: sql.Composable | None = None,
+    ) -> int:
+        """Insert the rows that `rows`, from its FROM on, selects as `l`; how many."""
+        names = (*shape.names, SOURCE_TS)
+        listed = sql.SQL(", ").join(sql.Identifier("l", name) for name in names)
+        ending = conflict or sql.SQL("")
+        if self._careful is not None:
+            select = sql.SQL("SELECT {} {}").format(listed, rows)
+            return self._carefully(
+                table, shape, select, lambda found: found.put(ending, old=conflict is not None)
+            )
+        return self._connection.execute(
+            sql.SQL("INSERT INTO {} ({}, {}) SELECT {}, statement_timestamp() {}{}").format(
+                table, quoted(names), sql.Identifier(LOADED_AT), listed, rows, ending
             )
         ).rowcount
-        return deleted + written
+
+    def _remove(self, shape: RawTable, rows: sql.Composed) -> int:
+        """Delete the rows of the raw table that `rows`, from its FROM on, selects as `r`."""
+        if self._careful is not None:
+            names = [sql.Identifier("r", name) for name in (*shape.names, SOURCE_TS)]
+            select = sql.SQL("SELECT {} {}").format(sql.SQL(", ").join(names), rows)
+            return self._carefully(self._table, shape, select, NumberedRows.remove)
+        return self._connection.execute(sql.SQL("DELETE {}").format(rows)).rowcount
+
+    def _carefully(
+        self,
+        table: sql.Identifier,
+        shape: RawTable,
+        select: sql.Composed,
+        move: Callable[[NumberedRows], list[Refused]],
+    ) -> int:
+        assert self._careful is not None
+        found = NumberedRows(self._connection, table, shape, self._careful.schema, select)
+        refused = move(found)
+        found.close()
+        self._careful.refuse(refused)
+        return found.count - len(refused)
 
     def _untouched(self, shape: RawTable, alias: str, touched: bool) -> sql.Composable:
         if not touched:

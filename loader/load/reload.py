@@ -12,7 +12,9 @@ included, once it has passed `after`.
 
 A helper is made and filled in one transaction, and nobody sees it before that commits. So its
 rows may be written frozen: a reader with an older snapshot finds the whole table or none, and no
-vacuum needs to look at them again. Rows go from the replica's packets to COPY text a block at a
+vacuum needs to look at them again. Where PostgreSQL refuses a row, the table's part is undone
+and read again in the same snapshot, the helper's key first and nothing frozen, and refused rows
+go to the quarantine (`carefully`). Rows go from the replica's packets to COPY text a block at a
 time (`tablereader`); faults are noted between two COPYs whenever many are held.
 """
 
@@ -31,9 +33,14 @@ from pymysql.converters import encoders
 
 from config.connections import MySQLConnection, PostgresConnection, quote_mysql_identifier
 from config.errors import ServerBusy
+from config.failpoints import reach
 from loader import replica, schema, tracking
 from loader.load import selected
+from loader.load.carefully import CarefulCopy, UnheldNoting
 from loader.load.tablereader import Fault, RowReader, best_reader, select_list
+from loader.quarantine import entries
+from loader.quarantine.entries import Refused
+from loader.quarantine.refusals import attempt, refusal
 from loader.replica import SourceMark
 from loader.schema import LOAD, RELOAD, RawTable, helper_name, quoted
 from loader.types import CLOSING_COLUMNS, raw_columns, raw_name
@@ -88,6 +95,8 @@ class LoadedTable:
     rows: int = 0
     faults: int = 0
     """Values that PostgreSQL cannot hold, noted under the helper table's name."""
+    refused: int = 0
+    """Rows that it refused, in `etl_quarantine_copy`."""
 
 
 def shape_of(table_schema: TableSchema) -> RawTable:
@@ -117,6 +126,10 @@ class Connections:
                 connection.close()
 
 
+VERSIONED, ALL_VERSIONS = "SYSTEM VERSIONED", " FOR SYSTEM_TIME ALL"
+"""MariaDB's tables that keep their rows' old versions: the binlog has those as rows too."""
+
+
 class CopyCancelled(Exception):
     """Nobody wants this copy any more."""
 
@@ -129,6 +142,7 @@ class Copier:
         self._catalog = connections.catalog
         self._postgres = connections.postgres
         self._database = database
+        self._versioned: set[str] = set()
         with self._rows.cursor() as cursor:
             for statement in selected.SESSION:
                 cursor.execute(statement)
@@ -137,15 +151,18 @@ class Copier:
         """Bytes of each table on the replica, about."""
         with self._catalog.cursor() as cursor:
             cursor.execute(
-                "SELECT table_name, COALESCE(data_length, 0) FROM information_schema.tables"
+                "SELECT table_name, COALESCE(data_length, 0), table_type"
+                " FROM information_schema.tables"
                 " WHERE table_schema = %s AND table_type <> 'VIEW'",
                 (self._database,),
             )
-            return {name: int(size) for name, size in cursor.fetchall()}
+            found = cursor.fetchall()
+        self._versioned = {name for name, _, kind in found if kind == VERSIONED}
+        return {name: int(size) for name, size, _ in found}
 
     def copy(self, requests: Sequence[LoadRequest]) -> list[LoadedTable]:
         """Copy one group at one snapshot into its helper tables; commits them."""
-        for attempt in range(1, _ATTEMPTS + 1):
+        for turn in range(1, _ATTEMPTS + 1):
             try:
                 return self._attempt([r for r in requests if not r.cancelled.is_set()])
             except CopyCancelled:
@@ -153,7 +170,7 @@ class Copier:
             except pymysql.err.MySQLError as error:
                 if error.args[0] not in _CHANGED_UNDER_US:
                     raise
-                if attempt == _ATTEMPTS:
+                if turn == _ATTEMPTS:
                     raise ServerBusy("tables on the replica change too fast to be copied") from None
             finally:
                 self._end()
@@ -167,8 +184,11 @@ class Copier:
 
     def _attempt(self, requests: Sequence[LoadRequest]) -> list[LoadedTable]:
         opened = self.open([request.table for request in requests])
+        reach("load.snapshot")
         loaded = [self._one(request, opened) for request in requests]
+        reach("load.before_commit")
         self._postgres.commit()
+        reach("load.committed")
         return loaded
 
     def open(self, tables: Sequence[str]) -> Snapshot:
@@ -197,30 +217,69 @@ class Copier:
         result = LoadedTable(request, table_schema, opened.mark, opened.before, opened.after)
         if table_schema is None or not table_schema.primary_key:
             return result  # without a key: see `keyless`
+        found: list[LoadedTable] = []
+        if attempt(
+            self._postgres, lambda: found.append(self._one_table(request, opened, table_schema))
+        ):
+            careful = self.careful(table_schema, opened, into=entries.COPY)
+            found.append(self._one_table(request, opened, table_schema, careful))
+        return found[-1]
+
+    def careful(self, table_schema: TableSchema, opened: Snapshot, *, into: str) -> CarefulCopy:
+        """What takes the rows of a table that are refused."""
+        mark = opened.mark
+        offset = tracking.Offset(
+            opened.after,
+            0,
+            source=mark.position if mark else None,
+            source_ts=mark.source_ts if mark else None,
+        )
+        return CarefulCopy(self._postgres, table_schema, shape_of(table_schema), offset, into=into)
+
+    def _one_table(
+        self,
+        request: LoadRequest,
+        opened: Snapshot,
+        table_schema: TableSchema,
+        careful: CarefulCopy | None = None,
+    ) -> LoadedTable:
+        result = LoadedTable(request, table_schema, opened.mark, opened.before, opened.after)
         shape = shape_of(table_schema)
         stamped = opened.sizes.get(request.table, 0) >= STAMP_FROM
         with self._postgres.pipeline():
             schema.drop_helpers(self._postgres, [request.helper])
+            entries.clear_copy(self._postgres, request.table)
             schema.create_table(self._postgres, request.helper, shape, unlogged=not request.first)
             if stamped:
                 self._stamp(request.helper, opened.mark)
+            if careful:
+                self._add_key(request, shape)
         names, ending = shape.names, b""
         if not stamped:
             names, ending = (*names, SOURCE_TS), b"\t" + _stamp(opened.mark)
-        copy = _copy_statement(request.helper, names, " (FREEZE)")  # see the module
-        rows, faults = self._fill(
-            copy, request.helper, best_reader(table_schema, ending), table_schema, opened.mark,
-            request.cancelled.is_set,
+        options = "" if careful else " (FREEZE)"  # see the module
+        copy = _copy_statement(request.helper, names, options)
+        rows, faults, unheld = self._fill(
+            copy, request.helper, ending, table_schema, opened.mark, request.cancelled.is_set,
+            careful,
         )  # fmt: skip
+        if unheld:
+            aside = careful or self.careful(table_schema, opened, into=entries.COPY)
+            aside.enter_unheld(unheld)
         with self._postgres.pipeline():
             if stamped:
                 self._stamp(request.helper, None)
-            if request.first and shape.key:
-                name = schema.key_name(raw_name(request.table))
-                schema.add_key(self._postgres, request.helper, name, shape.key)
+            if not careful:
+                self._add_key(request, shape)
             if rows >= ANALYZE_FROM:
                 self._postgres.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(request.helper)))
-        return replace(result, rows=rows, faults=faults)
+        refused = careful.end() if careful else 0
+        return replace(result, rows=rows - refused, faults=faults, refused=refused + len(unheld))
+
+    def _add_key(self, request: LoadRequest, shape: RawTable) -> None:
+        if request.first and shape.key:
+            name = schema.key_name(raw_name(request.table))
+            schema.add_key(self._postgres, request.helper, name, shape.key)
 
     def _stamp(self, target: str, mark: SourceMark | None) -> None:
         """Let rows that are written without a source time have the mark's."""
@@ -240,6 +299,7 @@ class Copier:
         table_schema: TableSchema,
         mark: SourceMark | None,
         cancelled: Callable[[], bool],
+        careful: CarefulCopy | None = None,
     ) -> tuple[int, int]:
         """Copy the snapshot's rows into the table `target`; return (rows, faulty values).
 
@@ -247,35 +307,57 @@ class Copier:
         """
         ending = b"\t" + _now(self._postgres) + b"\t" + _stamp(mark)
         names = (*shape_of(table_schema).names, LOADED_AT, SOURCE_TS)
-        return self._fill(
-            _copy_statement(target, names), target, best_reader(table_schema, ending),
-            table_schema, mark, cancelled,
-        )  # fmt: skip
+        copy = _copy_statement(target, names)
+        rows, faults, _ = self._fill(copy, target, ending, table_schema, mark, cancelled, careful)
+        return rows, faults
 
     def _fill(
         self,
         copy: sql.Composed,
         target: str,
-        reader: RowReader,
+        ending: bytes,
         table_schema: TableSchema,
         mark: SourceMark | None,
         cancelled: Callable[[], bool],
-    ) -> tuple[int, int]:
-        query = f"SELECT {select_list(table_schema)} FROM {self._qualified(table_schema.name)}"
+        careful: CarefulCopy | None,
+    ) -> tuple[int, int, list[Refused]]:
+        """Rows in `target`, faulty values, and rows whose key cannot be held."""
+        reader = UnheldNoting(best_reader(table_schema, ending), table_schema, _stamp(mark))
+        name = table_schema.name
+        versions = ALL_VERSIONS if name in self._versioned else ""
+        query = f"SELECT {select_list(table_schema)} FROM {self._qualified(name)}{versions}"
         position = mark.position if mark else None
         found = 0
         with ResultSet(self._rows, query, block_bytes=BLOCK_BYTES) as rows:
             left = self._wanted(rows, cancelled)
-            while faults := self._copy_some(copy, reader, left):
-                tracking.add_exceptions(self._postgres, target, faults, position)
-                found += len(faults)
-        return reader.rows, found
+            try:
+                while faults := self._copy_some(copy, reader, left, ending, careful):
+                    tracking.add_exceptions(self._postgres, target, faults, position)
+                    found += len(faults)
+            except psycopg.Error as error:
+                if refusal(error) is not None:
+                    for _ in left:  # the connection, and so the snapshot, is needed again
+                        pass
+                raise
+        return reader.rows, found, reader.unheld
 
     def _copy_some(
-        self, copy: sql.Composed, reader: RowReader, blocks: Iterator[bytes]
+        self,
+        copy: sql.Composed,
+        reader: RowReader,
+        blocks: Iterator[bytes],
+        ending: bytes,
+        careful: CarefulCopy | None,
     ) -> list[Fault]:
         """Copy until the blocks end or many faults are held; those, none only at the end."""
         faults: list[Fault] = []
+        if careful is not None:
+            for block in blocks:
+                careful.put(copy, reader.convert(block), ending)
+                faults += reader.take_faults()
+                if len(faults) >= HELD_FAULTS:
+                    break
+            return faults
         with self._postgres.cursor() as cursor, cursor.copy(copy) as sink:
             for block in blocks:
                 sink.write(reader.convert(block))

@@ -69,10 +69,7 @@ class TableReader:
         """COPY text of each row; a row whose key cannot be held only leaves its faults."""
         for row in rows:
             faults: Faults = []
-            fields = [
-                NULL if value is None or (text := convert(value, faults)) is None else text
-                for value, convert in zip(row, self._convert, strict=True)
-            ]
+            fields = self._fields(row, faults)
             line = b"\t".join(fields)
             key = self._key_of(fields, line)
             if faults:
@@ -81,6 +78,22 @@ class TableReader:
             if key is not None:
                 self.rows += 1
                 yield line
+
+    def unheld(
+        self, rows: Iterable[Sequence[bytes | None]]
+    ) -> Iterator[tuple[list[bytes], Faults]]:
+        """Fields and faults of the rows whose key cannot be held."""
+        for row in rows:
+            faults: Faults = []
+            fields = self._fields(row, faults)
+            if self._key_of(fields, b"") is None:
+                yield fields, faults
+
+    def _fields(self, row: Sequence[bytes | None], faults: Faults) -> list[bytes]:
+        return [
+            NULL if value is None or (text := convert(value, faults)) is None else text
+            for value, convert in zip(row, self._convert, strict=True)
+        ]
 
     def _key_of(self, fields: list[bytes], line: bytes) -> bytes | None:
         if not self._key:
@@ -113,6 +126,11 @@ class PythonReader:
         """See `RowReader`."""
         faults, self._reader.faults = self._reader.faults, []
         return faults
+
+
+def unheld_rows(table_schema: TableSchema, block: bytes) -> Iterator[tuple[list[bytes], Faults]]:
+    """Of a block, fields and faults of the rows whose key cannot be held."""
+    return TableReader(table_schema).unheld(_rows(block))
 
 
 def _rows(block: bytes) -> Iterator[list[bytes | None]]:

@@ -11,6 +11,7 @@ from config.errors import Transient
 from config.settings import Settings
 from loader import upsert
 from loader.writer import Writer
+from tests.numbers import numbers
 
 from .conftest import Harness, Replica
 
@@ -37,17 +38,18 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-FILLED = "INSERT INTO big SELECT seq, seq, REPEAT('x', 300) FROM seq_{}_to_{}"
+def filled(first: int, last: int) -> str:
+    return f"INSERT INTO big SELECT seq, seq, REPEAT('x', 300) FROM {numbers(first, last)}"
 
 
 def large(replica: Replica) -> None:
     """A transaction of some MB that touches each row that was there, and keyless rows too."""
     replica.commit(
-        FILLED.format(1001, 9000),
+        filled(1001, 9000),
         "UPDATE big SET v = v + 1 WHERE id % 3 = 0",
         "DELETE FROM big WHERE id % 5 = 0",
         "UPDATE big SET id = id + 100000 WHERE id % 7 = 0",
-        "INSERT INTO k SELECT seq % 10 FROM seq_1_to_300",
+        f"INSERT INTO k SELECT seq % 10 FROM {numbers(1, 300)}",
         "DELETE FROM k WHERE v = 3 LIMIT 20",
         "REPLACE INTO etl_extract_status (table_name, extraction_status)"
         " VALUES ('late', 'streaming')",
@@ -58,7 +60,7 @@ def prepared(replica: Replica, harness: Harness) -> None:
     replica.create("big", "id int PRIMARY KEY, v int, t text")
     replica.create("k", "v int")
     replica.ddl("CREATE TABLE late (id int PRIMARY KEY)")
-    replica.commit(FILLED.format(1, 1000), "INSERT INTO k VALUES (3), (3)")
+    replica.commit(filled(1, 1000), "INSERT INTO k VALUES (3), (3)")
     harness.catch_up()
 
 
@@ -98,26 +100,50 @@ def test_a_loader_that_dies_between_two_parts_leaves_nothing_of_them(
 def test_a_row_that_is_there_already_makes_new_rows_go_by_upsert(
     replica: Replica, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As while a table is reloaded, when `raw` may be ahead of the stream."""
     prepared(replica, harness)
-    copied: list[bool] = []
-    really = upsert.FoldWriter._copied
-    monkeypatch.setattr(
-        upsert.FoldWriter, "_copied",
-        lambda self, fold: copied.append(really(self, fold)) or copied[-1],
-    )  # fmt: skip
-    replica.commit(FILLED.format(2001, 2200))
+    straight: list[bool] = []
+    really = upsert.FoldWriter._copy_in
+
+    def copied(self: upsert.FoldWriter, fold: Any) -> None:
+        straight.append(False)
+        really(self, fold)
+        straight[-1] = True
+
+    monkeypatch.setattr(upsert.FoldWriter, "_copy_in", copied)
+    replica.commit(filled(2001, 2200))
     harness.catch_up()
     harness.raw.execute("INSERT INTO raw.big (id, v) VALUES (3100, 1)")
-    replica.commit(FILLED.format(3001, 3200))
+    replica.commit(filled(3001, 3200))
     harness.catch_up()
-    assert copied == [True, False]
+    assert straight == [True, False]
     harness.assert_same("big")
     [(loaded, stamped)] = harness.raw.query(
         "SELECT count(*) FILTER (WHERE _loaded_at IS NULL), count(DISTINCT _source_ts)"
         " FROM raw.big WHERE id > 2000"
     )
     assert (loaded, stamped) == (0, 2)
+
+
+def test_rows_copied_straight_in_are_not_seen_before_their_position(
+    replica: Replica, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the batch holds nothing else, so that the COPY opens the transaction."""
+    prepared(replica, harness)
+    replica.commit(filled(2001, 2200))
+    harness.catch_up()
+    seen: list[int] = []
+    really = Writer._commit
+
+    def looked(self: Writer, batch: Any, *rest: Any) -> None:
+        if batch.rows:
+            seen.append(harness.raw.query("SELECT count(*) FROM raw.big WHERE id > 3000")[0][0])
+        really(self, batch, *rest)
+
+    monkeypatch.setattr(Writer, "_commit", looked)
+    replica.commit(filled(3001, 3200))
+    harness.catch_up()
+    assert seen == [0]
+    harness.assert_same("big")
 
 
 def test_many_batches_leave_the_catalog_as_it_was(replica: Replica, harness: Harness) -> None:

@@ -1,0 +1,95 @@
+"""Write what holds rows that PostgreSQL refuses: all the others, exactly as ever.
+
+Left: a table's writer and a fold that was refused as a whole, or may be. Right: the rows
+written but for the refused ones, which are returned for the quarantine. Everything is tried
+under savepoints of the caller's transaction, so that what is written commits with the position.
+
+*Exact*: each part is written by the same statements as a healthy fold, deletions before rows,
+and a fold has one state of each key, so that the order among different keys only matters to
+what analysts have put on a table. Of a refused row no version stays: an older one in `raw` is
+deleted, since a reader could not tell it from the present one, whereas a missing row has its
+entry. Where something refuses even that, the entry says so. While the table is being loaded
+its touched table learns that the key has no row, so that the copy does not bring one back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from config.connections import PostgresConnection
+from loader.fold import Copies, State
+from loader.quarantine.entries import DELETE, UPSERT, Refused
+from loader.quarantine.parts import Keyless, KeylessRows, Rows, Writable
+from loader.quarantine.refusals import Reason, attempt, refused
+from loader.staging import Stages
+from loader.upsert import FoldWriter
+
+
+class CarefulWriter:
+    """See the module; one for each connection."""
+
+    def __init__(self, connection: PostgresConnection, stages: Stages) -> None:
+        self._connection = connection
+        self._stages = stages
+
+    def write(self, writer: FoldWriter, fold: Writable) -> list[Refused]:
+        """Write a fold, or a part of one; the rows that were refused."""
+        if self._try(writer, fold) is None:
+            return []
+        if isinstance(fold, Keyless):
+            return self._write_copies(writer, fold)
+        states = list(fold.states())
+        gone = [state for state in states if state.row is None]
+        rows = [state for state in states if state.row is not None]
+        return [
+            self._without(writer, state, why)
+            for some in (gone, rows)
+            for state, why in refused(some, lambda part: self._try(writer, Rows(part)))
+        ]
+
+    def _try(self, writer: FoldWriter, fold: Writable) -> Reason | None:
+        return attempt(self._connection, lambda: writer.write(fold), self._stages)
+
+    def _without(self, writer: FoldWriter, state: State, why: Reason) -> Refused:
+        """Leave no version of a refused row behind, if that can be."""
+        gone = Rows([State(state.key, None, state.source_ts)])
+        stale = state.row is None or self._try(writer, gone) is not None
+        if stale:
+            attempt(self._connection, lambda: writer.write_touched(gone), self._stages)
+        operation = DELETE if state.row is None else UPSERT
+        return Refused(
+            state.key,
+            state.row,
+            state.source_ts,
+            why,
+            operation=operation,
+            stale=stale and writer.into_raw,
+        )
+
+    def _write_copies(self, writer: FoldWriter, fold: Keyless) -> list[Refused]:
+        """A row without a key has no older version: an update of it is another row."""
+
+        def write(part: Sequence[tuple[bytes, Copies]]) -> Reason | None:
+            return self._try(writer, KeylessRows(dict(part)))
+
+        units = list(fold.copies.items())
+        away = [unit for unit in units if unit[1].net < 0]
+        there = [unit for unit in units if unit[1].net > 0]
+        return [
+            _refused_copies(row, copies, why)
+            for some in (away, there)
+            for (row, copies), why in refused(some, write)
+        ]
+
+
+def _refused_copies(row: bytes, copies: Copies, why: Reason) -> Refused:
+    gone = copies.net < 0
+    return Refused(
+        None,
+        row,
+        copies.source_ts,
+        why,
+        copies=abs(copies.net),
+        operation=DELETE if gone else UPSERT,
+        stale=gone,
+    )

@@ -16,6 +16,7 @@ import structlog
 
 from config.connections import MySQLConnection, PostgresConnection
 from config.errors import translated
+from config.failpoints import reach
 from config.settings import Settings
 from config.tables import TableRules
 from loader import replica as rep
@@ -32,12 +33,14 @@ from loader.lifecycle import Table
 from loader.load.merge import helpers_of
 from loader.load.reload import Connections, Copier, LoadedTable
 from loader.notices import NoticeReader, Notices
+from loader.quarantine import entries
 from loader.rows import TablePlan
 from loader.tracking import DROPPED, STREAMING, WAITING
 from loader.types import raw_name
 from loader.writer import Action
+from replicator.binlog.catalog import read_catalog
 from replicator.binlog.position import ReplicaPosition
-from replicator.binlog.schema import schemas_from_catalog
+from replicator.binlog.schema import schema_from_catalog, schemas_from_catalog
 from replicator.binlog.transactions import Statement
 
 log = structlog.get_logger()
@@ -82,6 +85,8 @@ class Follower:
 
     def heed(self, notices: Notices) -> None:
         """Act on what leg 1 says about its tables, at this point of the stream."""
+        if notices.copying:
+            self._pause(notices.copying)
         named = notices.streaming | set(notices.requests.values())
         names = {name for name in named if self._rules.carries(name)}
         if names:
@@ -89,6 +94,18 @@ class Follower:
             self._load(names)
         for number, name in notices.requests.items():
             self._tables.get(name).requests.append(number)
+
+    def _pause(self, names: Iterable[str]) -> None:
+        """Leg 1 copies them anew: `raw` shows them as they are now until the copy is whole.
+
+        Events that come for them meanwhile follow on rows that only the new copy has.
+        """
+        self._ledger.write()
+        paused = self._tables.pause(names)
+        if paused:
+            log.info("tables_paused", tables=len(paused), reason="they are copied anew")
+            helpers = [helper for name in paused for helper in helpers_of(name)]
+            self._ledger.write([partial(schema.drop_helpers, helpers=helpers)])
 
     def _load(self, names: set[str]) -> None:
         """See that each table's copy is later than the present position."""
@@ -108,6 +125,7 @@ class Follower:
         if not statement.in_transaction:
             self._ledger.advance(statement.position)
         if changes:
+            reach("schema.before")
             self._follow(changes)
 
     def _follow(self, changes: TableChanges) -> None:
@@ -127,7 +145,8 @@ class Follower:
             if changes.renames:
                 self._notices.seed_streaming(self._standing.renamed(changes.renames))
         self._truncate(changes.truncated)
-        self._create([n for n in changes.created if not self._grows(n, changes)])
+        created = [n for n in changes.created if not (changes.kept and self._is_there(n))]
+        self._create([n for n in created if not self._grows(n, changes)])
         altered = {n for n in changes.altered if n in known}
         self._load_known({n for n in altered if not self._altered(n, changes.alteration)})
 
@@ -154,6 +173,11 @@ class Follower:
                 self._ledger.write([] if table.hidden else [partial(_empty_action, table=name)])
             if loading:
                 self._load({name})
+
+    def _is_there(self, name: str) -> bool:
+        """Has the replica this table, at this place of the stream?"""
+        table = self._tables.by_name.get(name)
+        return table is not None and (table.state == STREAMING or table.loading)
 
     def _grows(self, name: str, changes: TableChanges) -> bool:
         """Is this a new table behind a name that stands?"""
@@ -193,13 +217,18 @@ class Follower:
         if actions is None or table.state != STREAMING or self._ledger.is_behind_watermark(table):
             return False
         with translated(self._settings.replication.label):
-            catalog = schemas_from_catalog(self._query, self._replica.database, [name]).get(name)
+            found = read_catalog(self._query, self._replica.database, [name]).get(name)
+        if found is not None and found.system_versioned:
+            return False  # its rows' old versions may have been changed in ways of their own
+        catalog = schema_from_catalog(found) if found else None
         with translated(self._settings.analytics.label):
             done = evolve_table(self._ledger.postgres, name, actions, catalog)
         if done:
+            reach("schema.altered")
             table.writer = None
             self._predicted = shapes.predictions(self._ledger.postgres)
             self._ledger.write()
+            reach("schema.followed")
         else:
             self._ledger.postgres.rollback()
         return done
@@ -290,6 +319,7 @@ class Follower:
             mark = load_keyless(Copier(connections, self._replica.database), postgres, table.name)
         finally:
             connections.close_replica()
+        self._ledger.entries_changed()
         table.watermark = mark.position if mark else None
         finished = table.take_requests()
         self._tables.merged([table])
@@ -300,11 +330,15 @@ class Follower:
 def _drop_action(connection: PostgresConnection, table: str) -> None:
     schema.drop_helpers(connection, helpers_of(table))
     schema.drop_table(connection, raw_name(table))
+    reach("schema.dropped")
     tracking.set_watermark(connection, table, None)
     tracking.clear_all_exceptions(connection, table)
+    entries.clear_all(connection, table)
     shapes.forget(connection, table)
 
 
 def _empty_action(connection: PostgresConnection, table: str) -> None:
     schema.empty_table(connection, raw_name(table))
+    reach("schema.emptied")
     tracking.clear_all_exceptions(connection, table)
+    entries.clear_all(connection, table)

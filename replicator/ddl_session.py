@@ -118,7 +118,7 @@ def _half_done(verdict: Execute, error_code: int) -> Execute:
 
     But for DROP: it fails with 1051 after it has dropped all tables that there were.
     """
-    if verdict.kind in ("drop table", "drop sequence") and error_code == _UNKNOWN_TABLE:
+    if verdict.kind == "drop table" and error_code == _UNKNOWN_TABLE:
         return verdict
     return Execute(sql="", kind=verdict.kind, tables=verdict.tables, needs_copy=verdict.tables)
 
@@ -163,7 +163,10 @@ def reset_statements(context: SessionContext) -> list[str]:
         names.append("character_set_collations")
     if context.flavour == "mysql":
         names += [name for name, since in _MYSQL_SINCE if context.replica_version >= since]
-    return [_set(dict.fromkeys(names, "DEFAULT")), "SET NAMES utf8mb4"]
+    values = dict.fromkeys(names, "DEFAULT")
+    # MySQL takes the opposite for the default of what it keeps as "no … checks".
+    values |= {name: f"@@GLOBAL.{name}" for name in ("foreign_key_checks", "unique_checks")}
+    return [_set(values), "SET NAMES utf8mb4"]
 
 
 def _set(settings: Mapping[str, str]) -> str:

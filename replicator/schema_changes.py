@@ -28,6 +28,7 @@ from config.errors import (
     UnsupportedStatement,
     classify,
 )
+from config.failpoints import reach
 from replicator import tracking
 from replicator.binlog.ddl import (
     Execute,
@@ -36,6 +37,7 @@ from replicator.binlog.ddl import (
     TransactionControl,
     Unsupported,
 )
+from replicator.binlog.ddl_rename import PARKED_PREFIX
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
 from replicator.binlog.transactions import Moved, Statement
@@ -108,6 +110,8 @@ class SchemaChanges:
     # --- tables that are being copied ----------------------------------------------------
 
     def _execute(self, statement: Statement, verdict: Execute) -> None:
+        if not statement.position.offset:  # MariaDB 11.8, behind rows that are not ours
+            raise _inside(statement, verdict)
         here = self._replicator.reached
         windows = {t: self._routes.window(t) for t in verdict.tables}
         covered = [
@@ -115,7 +119,7 @@ class SchemaChanges:
             for t in verdict.tables
             if self._routes.skips(t) or ((w := windows[t]) is not None and here < w.low)
         ]
-        inside = [t for t, w in windows.items() if w is not None and w.low <= here < w.high]
+        inside = [t for t in verdict.tables if self._routes.inside(t, here)]
         if not covered and (not inside or set(inside) <= set(verdict.truncated)):
             # A table that is emptied is exact from there on, whatever its copy had read.
             self._run(statement, verdict)
@@ -151,16 +155,15 @@ class SchemaChanges:
 
     def _run(self, statement: Statement, verdict: Execute) -> None:
         if self._replicator.has_open_rows:
-            raise UnsupportedStatement(
-                f"a {verdict.kind} stands inside a transaction with rows before it, at"
-                f" {statement.position}",
-                hint="Report it with the server's version.",
-            )
+            raise _inside(statement, verdict)
         self._replicator.flush()
         outcome = _Outcome.of(verdict)
         if verdict.statements:
+            reach("ddl.before")
             self._record(statement, verdict, outcome)
+            reach("ddl.recorded")
             self._run_statements(statement, verdict)
+            reach("ddl.executed")
         for engine in verdict.engines:
             if engine.lower() != "innodb":
                 log.info("engine_replaced", tables=verdict.tables, engine=engine, stored="InnoDB")
@@ -236,7 +239,7 @@ class SchemaChanges:
         after = replace(
             self._replicator.committed,
             position=statement.position,
-            gtid=statement.gtid or self._replicator.committed.gtid,
+            gtid=self._replicator.committed.executed(statement.gtid).gtid,
             event_timestamp=when,
             pending_ddl=None,
         )
@@ -265,7 +268,9 @@ class SchemaChanges:
             tracking.forget_progress(connection, table)
         tracking.queue_resync(connection, outcome.queued)
         tracking.write_offset(connection, after)
+        reach("ddl.before_commit")
         execute(connection, "COMMIT")
+        reach("ddl.noted")
         self._replicator.moved_to(after)
         for table in outcome.forgotten:
             self._routes.forget(table)
@@ -279,6 +284,7 @@ class SchemaChanges:
 
     def recover(self, offset: tracking.Offset) -> None:
         """Find out whether a recorded change was made before we died; note it where it was."""
+        self._sweep()
         pending = json.loads(offset.pending_ddl or "{}")
         if pending.get("what") != "ddl":
             return
@@ -291,11 +297,30 @@ class SchemaChanges:
         after = replace(
             offset,
             position=SourcePosition(*pending["position"]),
-            gtid=pending["gtid"] or offset.gtid,
+            gtid=offset.executed(pending["gtid"]).gtid,
             event_timestamp=when,
             pending_ddl=None,
         )
         self._settle(after, _Outcome.from_dict(pending))
+
+    def _sweep(self) -> None:
+        """Drop what was to be dropped behind a RENAME that we did not outlive."""
+        for (table,) in fetch(
+            self._connection,
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+            " AND LEFT(table_name, %s) = %s",
+            [len(PARKED_PREFIX), PARKED_PREFIX],
+        ):
+            log.info("parked_table_dropped", table=table)
+            execute(self._connection, f"DROP TABLE IF EXISTS {quote(table)}")
+
+
+def _inside(statement: Statement, verdict: Execute) -> UnsupportedStatement:
+    return UnsupportedStatement(
+        f"a {verdict.kind} stands inside a transaction with rows before it, at"
+        f" {statement.position}",
+        hint="Report it with the server's version.",
+    )
 
 
 def _left_by(verdict: Execute) -> set[str]:

@@ -1,4 +1,4 @@
-"""Read an ALTER TABLE as actions on columns and the key, or say that it is beyond us. Pure.
+"""Read ALTER TABLE, CREATE and DROP INDEX as actions on columns and the key. Pure.
 
 Left: the statement's text and dialect. Right: what it does to columns, in order;
 None where any part of it is not on the list of what is known here. What touches
@@ -71,9 +71,13 @@ Action = Add | Drop | Modify | Rename | DropKey | AddKey | UniqueKeys
 
 
 def read_alterations(statement: str, dialect: Dialect) -> tuple[Action, ...] | None:
-    """The column actions of an ALTER TABLE; None where some part is not known."""
+    """The actions of ALTER TABLE, CREATE INDEX, DROP INDEX; None where some part is not known."""
     reader = Reader(statement, dialect, _NO_SCOPE)
-    if reader.torn or not reader.take("ALTER"):
+    if reader.torn:
+        return None
+    if reader.word in ("CREATE", "DROP"):
+        return tuple(_index(reader))
+    if not reader.take("ALTER"):
         return None
     reader.take("ONLINE")
     if not reader.take("TABLE"):
@@ -113,6 +117,26 @@ _TELLING = frozenset(
     ["CONVERT", "ENCRYPTED", "PAGE_COMPRESSED", "PARTITION", "SYSTEM", "UNION", "VERSIONING"]
 )
 _PLAIN_KEYS = frozenset(["INDEX", "KEY", "FULLTEXT", "SPATIAL", "FOREIGN", "CHECK"])
+
+
+def _index(reader: Reader) -> Iterator[Action]:
+    """CREATE [OR REPLACE] [UNIQUE …] INDEX, and DROP INDEX."""
+    before: list[str] = []
+    while not reader.done and reader.word != "INDEX":
+        before.append(reader.word)
+        reader.at += 1
+    if "DROP" in before:
+        yield _dropped_index(reader, reader.at + 1)
+    elif "UNIQUE" in before or "REPLACE" in before:
+        yield UniqueKeys()
+
+
+def _dropped_index(reader: Reader, at: int) -> Action:
+    """The primary key is an index of that name."""
+    if reader.word_at(at) == "IF":
+        at += 2
+    token = reader.token(at)
+    return DropKey() if token is not None and token.name.upper() == "PRIMARY" else UniqueKeys()
 
 
 def _actions(reader: Reader, first: int, last: int) -> Iterator[Action]:
@@ -167,8 +191,8 @@ def _drop(reader: Reader, at: int, last: int) -> Iterator[Action]:
     word = reader.word_at(at)
     if word == "PRIMARY":
         yield DropKey()
-    elif word in ("INDEX", "KEY") or word == "CONSTRAINT":
-        yield UniqueKeys()
+    elif word in ("INDEX", "KEY", "CONSTRAINT"):
+        yield _dropped_index(reader, at + 1)
     elif word in ("FOREIGN", "CHECK"):
         return
     elif word in ("PARTITION", "PERIOD", "SYSTEM"):

@@ -3,7 +3,8 @@
 Left: a raw table and the columns that are about to change. Right: the same views
 over the changed columns, nested and materialised ones, with owner, grants, comments,
 options, column defaults, rules, triggers, indexes and statistics. `views` plans,
-this module reads the catalog and runs the plan. What cannot be put back as it was leaves
+this module reads the catalog and runs the plan; `attached` knows what else reads columns
+and can be put back. What cannot be put back as it was leaves
 everything as it was (a savepoint) and raises `ViewsInTheWay`, naming the views.
 
 Locks: views are locked before what they read, top first, as a reader's query locks
@@ -24,7 +25,9 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from config.connections import PostgresConnection
+from loader.ddl.attached import read_attached
 from loader.ddl.views import Grant, Statement, View, plan
+from loader.schema import dependants
 
 LOCK_ATTEMPTS, LOCK_PAUSE = 40, 0.05
 """Locks are asked for so often without waiting, so many seconds apart; then with waiting."""
@@ -48,31 +51,38 @@ def around(
     columns: Collection[str],
     change: Callable[[], object],
 ) -> tuple[str, ...]:
-    """Run `change` with the views that read these columns taken down; return their names.
+    """Run `change` with what reads these columns taken down; return the names of that.
 
-    Raises ViewsInTheWay, everything being as before, where they cannot be put back.
+    Raises ViewsInTheWay, everything being as before, where it cannot be put back; and what
+    `change` raises about rows (they do not fit), which nobody's view is the reason of.
     """
     views = read_views(connection, table, columns)
-    if not views:
-        change()
-        return ()
-    labels = sorted(view.label for view in views)
+    others = read_attached(connection, table, columns, views)
+    labels = sorted([*(view.label for view in views), *(other.label for other in others)])
     statements = plan(views)
-    _lock(connection, table, statements.lock)
+    if views:
+        _lock(connection, table, statements.lock)
+    changed = False
     try:
         with connection.transaction():
-            for statement in statements.down:
+            for statement in (*(other.down for other in others), *statements.down):
                 connection.execute(statement)
             change()
-            for statement in statements.up:
+            changed = True
+            for statement in (*statements.up, *(s for other in others for s in other.up)):
                 connection.execute(statement)
             _drop_unasked_grants(connection, views)
     except psycopg.Error as error:
-        if error.sqlstate is None or error.sqlstate.startswith(_NEVER_THE_VIEWS):
+        of_rows = not changed and isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+        if error.sqlstate is None or error.sqlstate.startswith(_NEVER_THE_VIEWS) or of_rows:
             raise
         reason = (error.diag.message_primary or type(error).__name__).strip()
-        raise ViewsInTheWay(labels, reason) from error
+        raise ViewsInTheWay(labels or _named(connection, table, columns), reason) from error
     return tuple(labels)
+
+
+def _named(connection: PostgresConnection, table: str, columns: Collection[str]) -> list[str]:
+    return sorted({name for column in columns for name in dependants(connection, table, column)})
 
 
 def _lock(connection: PostgresConnection, table: str, locks: Sequence[Statement]) -> None:
@@ -105,7 +115,7 @@ WHERE c.oid = %s::regclass AND a.grantee <> c.relowner
 def _drop_unasked_grants(connection: PostgresConnection, views: Collection[View]) -> None:
     """Take back what default privileges gave to roles that had nothing before."""
     for view in views:
-        asked = {grant.grantee for grant in view.grants or () if grant.column is None}
+        asked = {grant.grantee for grant in view.grants if grant.column is None}
         name = view.identifier.as_string(connection)
         for oid, role in connection.execute(_UNASKED, [name]).fetchall():
             grantee = role if oid else None
@@ -198,7 +208,8 @@ def _view(row: dict[str, Any]) -> View:
         definition=row["definition"],
         columns=tuple(row["columns"]),
         options=tuple(row["options"]),
-        grants=None if row["untouched"] and not granted else grants,
+        grants=grants,
+        owner_as_made=row["untouched"],
         comment=row["comment"],
         column_comments=_pairs(row["column_comments"]),
         defaults=_pairs(row["defaults"]),

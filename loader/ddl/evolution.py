@@ -143,8 +143,16 @@ class _Table:
         place.checks += checks_of(
             replace(place.column, name=place.origin.name), column, numbered=wanted.numbered
         )
+        was_nullable = place.column.nullable
         self._rename(place, wanted.name)
         in_key = wanted.name in self._key
+        if in_key and column.nullable:
+            # A primary key stays NOT NULL; a unique key that stood in for one does no longer.
+            now = self._in_catalog(wanted.name)
+            if now is None or now.nullable:
+                raise Uncertain("a column of its key may be NULL now")
+        if not self._key and was_nullable != column.nullable:
+            self._ask_catalog = True
         place.column = replace(column, nullable=column.nullable and not in_key)
         if wanted.after is not None:
             self._places.remove(place)
@@ -216,13 +224,7 @@ class _Table:
 
     def _schema(self) -> TableSchema:
         columns = tuple(place.column for place in self._places)
-        key = self._key
-        if self._ask_catalog:
-            now = self._catalog
-            bare = tuple(replace(c, key_position=None) for c in now.columns) if now else ()
-            if now is None or bare != tuple(replace(c, key_position=None) for c in columns):
-                raise Uncertain
-            key = tuple(now.columns[at].name for at in now.primary_key)
+        key = self._key_now(columns) if self._ask_catalog else self._key
         places = {name: number for number, name in enumerate(key, 1)}
         names = [column.name for column in columns]
         return TableSchema(
@@ -230,6 +232,26 @@ class _Table:
             tuple(replace(c, key_position=places.get(c.name)) for c in columns),
             tuple(names.index(name) for name in key),
         )
+
+    def _key_now(self, columns: tuple[Column, ...]) -> tuple[str, ...]:
+        """The key where the statement does not tell it: a unique one may stand in for a primary.
+
+        The catalog may be later than this place of the stream. Where it has the key that we
+        have, that stays: should it have gone and come again, a table map in between says so.
+        """
+        now = self._catalog
+        if now is None:
+            raise Uncertain("the replica has no such table any more, to tell its key")
+        key = tuple(now.columns[at].name for at in now.primary_key)
+        if [name.lower() for name in key] == [name.lower() for name in self._key]:
+            return self._key
+        if _without_keys(now.columns) != _without_keys(columns):
+            raise Uncertain("its key is not certain, and the replica has changed it further")
+        return key
+
+
+def _without_keys(columns: Sequence[Column]) -> list[Column]:
+    return [replace(column, key_position=None) for column in columns]
 
 
 def _has_charset(kind: ColumnType) -> bool:

@@ -16,6 +16,7 @@ from loader.ddl import altering, shapes
 from loader.ddl.alterations import Action
 from loader.ddl.evolution import Evolution, evolve
 from loader.ddl.literals import Uncertain
+from loader.quarantine import entries
 from loader.types import raw_name
 from replicator.binlog.schema import TableSchema
 
@@ -38,6 +39,8 @@ def evolve_table(
         return _refused(table, str(doubt) or "the change is not one that is known to be exact")
     if change.renews_values and _has_exceptions(connection, table):
         return _refused(table, "it has value exceptions")
+    if change and entries.any_of(connection, table):
+        return _refused(table, "it has rows in quarantine")
     if change and not altering.evolve(connection, raw_name(table), change):
         return _refused(table, "its rows do not fit the change")
     _carry_exceptions(connection, table, change)

@@ -8,6 +8,10 @@ table go (`rename_for_good`).
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
+import psycopg
 from psycopg import sql
 
 from config.connections import PostgresConnection
@@ -16,7 +20,7 @@ from loader.ddl import shapes
 from loader.load.merge import bring_along, take_rows
 from loader.schema import RELOAD, TOUCHED, RawTable, helper_name, quoted
 from loader.types import raw_name
-from loader.upsert import LOADED_AT, SOURCE_TS
+from loader.upsert import LOADED_AT, SOURCE_TS, same_key
 from replicator.binlog.schema import TableSchema
 
 
@@ -36,7 +40,9 @@ def copy_table(connection: PostgresConnection, source: str, target: str) -> None
         )
     )
     if shape.key:
-        schema.add_key(connection, target, schema.key_name(target), shape.key)
+        _name_key(
+            connection, target, lambda name: schema.add_key(connection, target, name, shape.key)
+        )
 
 
 def replace_rows(connection: PostgresConnection, target: str, source: str) -> None:
@@ -60,11 +66,30 @@ def rename_for_good(connection: PostgresConnection, old: str, new: str) -> None:
         [key, sql.Identifier(new).as_string(connection)],
     ).fetchone()
     if found:
-        connection.execute(
-            sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
-                sql.Identifier(new), sql.Identifier(key), sql.Identifier(schema.key_name(new))
-            )
+        rename = sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}")
+        _name_key(
+            connection,
+            new,
+            lambda name: connection.execute(
+                rename.format(sql.Identifier(new), sql.Identifier(key), sql.Identifier(name))
+            ),
         )
+
+
+def _name_key(connection: PostgresConnection, table: str, give: Callable[[str], object]) -> None:
+    """Give a table's key its name, or one like it.
+
+    A copy that nobody wants any more, and that may be about to end at this moment, has a key
+    of the same name: it goes with the loader's next start.
+    """
+    for number in itertools.count(1):
+        again = table if number == 1 else f"{table}_{number}"
+        try:
+            with connection.transaction():
+                give(schema.key_name(again))
+        except psycopg.errors.DuplicateTable:
+            continue
+        return
 
 
 def reveal(connection: PostgresConnection, table_schema: TableSchema, shape: RawTable) -> None:
@@ -102,3 +127,41 @@ def has_as_many_rows(connection: PostgresConnection, table: str) -> bool:
         )
     ).fetchone()
     return row is not None and bool(row[0])
+
+
+LATEST = 200
+"""Rows that tell whether a growing table is being filled from the one that it replaces."""
+
+
+def is_being_copied(connection: PostgresConnection, table: str) -> bool:
+    """Is any of the rows that came last into what grows unseen one of those that readers see?
+
+    They are compared where both have a column of one name and type. Where no key tells which
+    rows to compare, the answer is yes.
+    """
+    old, grown = raw_name(table), helper_name(TOUCHED, table)
+    shapes_there = schema.read_tables(connection, [old, grown])
+    key = shapes_there[old].key
+    shared = [c.name for c in shapes_there[old].columns if c in shapes_there[grown].columns]
+    if not key or not set(key) <= set(shared):
+        return True
+    same = sql.SQL(" AND ").join(
+        sql.SQL("{} IS NOT DISTINCT FROM {}").format(
+            sql.Identifier("g", name), sql.Identifier("r", name)
+        )
+        for name in shared
+    )
+    row = connection.execute(
+        sql.SQL(
+            "SELECT EXISTS (SELECT FROM (SELECT * FROM {} WHERE NOT _deleted"
+            " ORDER BY {} DESC NULLS LAST LIMIT {}) AS g JOIN {} AS r ON {} WHERE {})"
+        ).format(
+            sql.Identifier(grown),
+            sql.Identifier(SOURCE_TS),
+            sql.Literal(LATEST),
+            sql.Identifier(old),
+            same_key(key, "g", "r"),
+            same,
+        )
+    ).fetchone()
+    return row is None or bool(row[0])

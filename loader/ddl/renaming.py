@@ -34,6 +34,10 @@ class Stand:
     growing: bool = False
     born: bool = False
     """The touched table holds all of the growing table."""
+    look_at: float = 0.0
+    """When to look next whether the growing table is whole (monotonic)."""
+    uncopied: int = 0
+    """How often in a row nothing of the old table was seen to come into the growing one."""
 
 
 class Renaming:
@@ -105,10 +109,10 @@ class Renaming:
             stand.waiting = False
 
     def _wait(self, name: str, content: str) -> None:
-        table = self._tables.get(name)
+        table = self._tables.drop(name)  # a copy of it that a late start asked for is not wanted
         self._stands[content] = Stand(name, time.monotonic(), waiting=True)
         self._tables.enter(table, LOADING)
-        table.hidden, table.touched, table.writer, table.request = True, False, None, None
+        table.hidden = True
         schema.drop_helpers(self._connection, [helper_name(TOUCHED, name)])
         self._tables.enter(self._tables.drop(content), STANDING)
         shapes.note_standing(self._connection, content, name)

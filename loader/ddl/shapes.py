@@ -9,6 +9,7 @@ whose raw tables stand for others (see `standing`) are kept here too.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -44,7 +45,7 @@ def store(connection: PostgresConnection, schema: TableSchema, *, predicted: boo
         " definition = EXCLUDED.definition, changed_at = CASE WHEN"
         " etl_table_schema.schema_hash = EXCLUDED.schema_hash THEN etl_table_schema.changed_at"
         " ELSE EXCLUDED.changed_at END",
-        [schema.name, schema.hash, predicted, json.dumps(asdict(schema))],
+        [schema.name, schema.hash, predicted, _held(schema)],
     )
     connection.execute(
         "UPDATE etl_transform_status SET schema_hash = %s WHERE table_name = %s"
@@ -61,11 +62,41 @@ def read(connection: PostgresConnection, table: str) -> TableSchema | None:
     return _schema(row[0]) if row else None
 
 
+def read_all(connection: PostgresConnection, tables: Iterable[str]) -> dict[str, TableSchema]:
+    """The schemas of those tables that have one."""
+    rows = connection.execute(
+        "SELECT table_name, definition FROM etl_table_schema WHERE table_name = ANY(%s)",
+        [list(tables)],
+    )
+    return {name: _schema(held) for name, held in rows}
+
+
+_NUL, _HELD_NUL = "\0", "\uffff"
+"""jsonb holds no NUL, which a member of an ENUM may have; what is no character stands for it."""
+
+
+def _held(schema: TableSchema) -> str:
+    columns = [
+        replace(
+            column,
+            type=replace(
+                column.type, values=tuple(v.replace(_NUL, _HELD_NUL) for v in column.type.values)
+            ),
+        )
+        for column in schema.columns
+    ]
+    return json.dumps(asdict(replace(schema, columns=tuple(columns))))
+
+
+def _members(held: list[str]) -> tuple[str, ...]:
+    return tuple(member.replace(_HELD_NUL, _NUL) for member in held)
+
+
 def _schema(held: dict[str, Any]) -> TableSchema:
     columns = tuple(
         Column(
             column["name"],
-            ColumnType(**{**column["type"], "values": tuple(column["type"]["values"])}),
+            ColumnType(**{**column["type"], "values": _members(column["type"]["values"])}),
             column["nullable"],
             column["key_position"],
         )

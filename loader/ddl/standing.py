@@ -13,7 +13,9 @@ the old rows until the new ones are whole, and never another OID:
 
 A name that nobody takes again lets its table go after `rename_seconds` (x is then the
 renamed table, views and all). A table that grows while x stays is whole when it is quiet
-and has as many rows as before, or has been quiet for `replacement_seconds`. Whatever
+and has as many rows as before, when for some time none of the rows that came last into it
+were rows of the old one (it is in use: its log was put away, say), or when it has been
+quiet for `replacement_seconds`. Whatever
 does not fit (no key, value exceptions, an ALTER over grown rows) is reloaded at the same
 moment instead. docs/decisions/0012 has the argument.
 """
@@ -23,15 +25,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+import psycopg
 import structlog
 
 from config.connections import PostgresConnection
 from loader import schema, tracking
 from loader.ddl import exchange, shapes
+from loader.ddl.drift import ShapeDrift
 from loader.ddl.moves import Moves, moves
 from loader.ddl.renaming import STANDING, Renaming, Stand
 from loader.ledger import Ledger
 from loader.lifecycle import Table
+from loader.quarantine import entries
+from loader.quarantine.refusals import attempt, refusal
 from loader.schema import TOUCHED, RawTable, helper_name
 from loader.tracking import LOADING, RELOADING, STREAMING, WAITING
 from loader.types import raw_name
@@ -39,6 +45,8 @@ from loader.types import raw_name
 log = structlog.get_logger()
 
 QUIET_SECONDS = 3.0
+IN_USE_LOOKS = 3
+"""A growing table that so often got no row of the old one's lately is in use, not being filled."""
 
 
 class Standing:
@@ -79,22 +87,38 @@ class Standing:
         found = moves(pairs, names)
         contents = [content for content in found.moved.values() if content]
         if len(contents) == len(found.moved) and all(map(self._is_easy, contents)):
-            Renaming(self._ledger, self._stands, found).run()
-            self._ledger.write()
+            self._rename(found, contents)
         else:
             self._rename_by_reload(found)
         return [name for name, content in found.moved.items() if content]
+
+    def _rename(self, found: Moves, contents: list[str]) -> None:
+        try:
+            Renaming(self._ledger, self._stands, found).run()
+        except psycopg.Error as error:
+            if refusal(error) is None:
+                raise
+            # Rows that one name's table took and the other's refuses: only a load sorts them out,
+            # and a table that is being loaded is renamed by loading.
+            raise ShapeDrift(contents[0]) from None
+        self._ledger.write()
 
     def _is_easy(self, content: str) -> bool:
         """Are its rows in `raw`, and can they be told apart?"""
         table = self._tables.get(content)
         here = table.state == STREAMING or self._waits(content) is not None
-        if not here:
-            return False
+        if not here or self._ledger.is_behind_watermark(table):
+            return False  # a keyless copy may have been read behind the RENAME
         place = raw_name(self._waits(content) or content)
         found = schema.read_tables(self._ledger.postgres, [place]).get(place)
-        faulty = content in tracking.tables_with_exceptions(self._ledger.postgres)
+        faulty = self._is_faulty(content)
         return found is not None and bool(found.key) and not faulty
+
+    def _is_faulty(self, name: str) -> bool:
+        """Are there values or rows of it that `raw` does not hold?"""
+        connection = self._ledger.postgres
+        faulty = name in tracking.tables_with_exceptions(connection)
+        return faulty or entries.any_of(connection, name)
 
     def _waits(self, name: str) -> str | None:
         """The name whose raw table has this one's rows."""
@@ -111,6 +135,9 @@ class Standing:
                 self._stands[name] = Stand(found.name_of(name), now)
             self._tables.enter(table, STANDING)
             shapes.note_standing(self._ledger.postgres, name, self._stands[name].owner)
+        for stand in self._stands.values():
+            if stand.owner in found.gone:
+                stand.owner = found.name_of(stand.owner)
         self._ledger.write()
         self._reload({name for name, content in found.moved.items() if content})
 
@@ -119,7 +146,7 @@ class Standing:
     def created(self, name: str, *, born_empty: bool) -> bool:
         """CREATE TABLE; True where the name stands and grows from here."""
         stand = self._stands.get(name)
-        if stand is None or not born_empty:
+        if stand is None or not born_empty or not self._is_shown(name):
             return False
         stand.growing = stand.born = True
         stand.since = time.monotonic()
@@ -127,10 +154,18 @@ class Standing:
         self._ledger.write()
         return True
 
+    def _is_shown(self, name: str) -> bool:
+        """Has it a raw table? One that went away while its first load was on its way has none."""
+        connection, place = self._ledger.postgres, raw_name(name)
+        shown = place in schema.read_tables(connection, [place])
+        if not shown:
+            connection.rollback()
+        return shown
+
     def _grow_anew(self, name: str) -> None:
-        table = self._tables.get(name)
+        table = self._tables.drop(name)
         self._tables.enter(table, RELOADING)
-        table.hidden, table.touched, table.writer, table.request = True, False, None, None
+        table.hidden = True
         schema.drop_helpers(self._ledger.postgres, [helper_name(TOUCHED, name)])
 
     def altered(self, name: str) -> bool:
@@ -226,12 +261,15 @@ class Standing:
         stand, table = self._stands[name], self._tables.get(name)
         connection = self._ledger.postgres
         plan = table.writer[0] if table.writer else None
-        faulty = name in tracking.tables_with_exceptions(connection)
+        faulty = self._is_faulty(name)
         if not stand.born or plan is None or not plan.key or faulty:
             self._reload({name})
             return
         self._give_rows(name, stand)
-        exchange.reveal(connection, plan.schema, RawTable(plan.columns, plan.key_columns))
+        shape = RawTable(plan.columns, plan.key_columns)
+        if attempt(connection, lambda: exchange.reveal(connection, plan.schema, shape)):
+            self._reload({name})  # some rows are refused
+            return
         del self._stands[name]
         shapes.forget_standing(connection, name)
         self._tables.merged([table])
@@ -243,21 +281,30 @@ class Standing:
     def settle(self, now: float) -> None:
         """Let go what has stood long enough; called now and then."""
         for name, stand in list(self._stands.items()):
-            quiet_since = max(stand.since, self._tables.get(name).seen_at)
-            if stand.growing and self._is_whole(name, now - quiet_since):
+            if stand.growing and self._is_whole(name, stand, now):
                 self._ledger.write()
                 self._complete(name)
             elif not stand.growing and now - stand.since > self._rename_seconds:
                 self._let_go(name, stand)
 
-    def _is_whole(self, name: str, quiet: float) -> bool:
+    def _is_whole(self, name: str, stand: Stand, now: float) -> bool:
+        """Nobody drops the old table: is the growing one being filled from it, or in use?"""
+        table = self._tables.get(name)
+        quiet = now - max(stand.since, table.seen_at)
         if quiet > self._replacement_seconds:
             return True
-        if quiet < QUIET_SECONDS or not self._tables.get(name).touched:
+        if now < max(stand.look_at, stand.since + QUIET_SECONDS) or not table.touched:
             return False
         self._ledger.drain()
-        whole = exchange.has_as_many_rows(self._ledger.postgres, name)
-        self._ledger.postgres.rollback()
+        connection = self._ledger.postgres
+        began = time.monotonic()
+        stand.uncopied = 0 if exchange.is_being_copied(connection, name) else stand.uncopied + 1
+        whole = stand.uncopied >= IN_USE_LOOKS or (
+            quiet >= QUIET_SECONDS and exchange.has_as_many_rows(connection, name)
+        )
+        connection.rollback()
+        # What takes long is not done often: the stream waits meanwhile.
+        stand.look_at = now + max(QUIET_SECONDS, 20 * (time.monotonic() - began))
         return whole
 
     def _let_go(self, name: str, stand: Stand) -> None:
@@ -268,12 +315,15 @@ class Standing:
         del self._stands[name]
         connection = self._ledger.postgres
         shapes.forget_standing(connection, name)
+        refused = None
         if stand.waiting and stand.owner is not None:
             owner = self._tables.get(stand.owner)
             exchange.rename_for_good(connection, raw_name(name), raw_name(stand.owner))
-            _arrive(connection, owner)
+            refused = attempt(connection, lambda: _arrive(connection, owner))
             self._tables.merged([owner])
         self._drop([name])
+        if refused is not None:
+            self._reload({owner.name})
 
     def restore(self, standing: dict[str, str | None]) -> None:
         """Take up what stood when the loader ended; what waited for rows is loaded."""

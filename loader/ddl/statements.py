@@ -15,11 +15,11 @@ from loader.ddl.alterations import Action, read_alterations
 from replicator.binlog.charsets import charset_of, decode_text
 from replicator.binlog.ddl import Execute, RowStatement, Unsupported, decide, dialect_of
 from replicator.binlog.events import QueryEvent
-from replicator.binlog.statusvars import parse_status_variables
+from replicator.binlog.statusvars import ALTER_ROLLBACK, ALTER_START, parse_status_variables
 
 _FIRST_MARIADB_10 = 100000
-_HARMLESS = frozenset({"create index", "drop index"})
-"""Kinds of statement that change neither rows nor columns, unless `rows_changed` says so."""
+_READ = frozenset({"alter table", "create index", "drop index"})
+"""Kinds of statement whose words tell what becomes of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,9 @@ class TableChanges:
     born_empty: bool = False
     """`created` is new for certain, and every row of it passes in the stream."""
 
+    kept: bool = False
+    """`created` is left alone where it is there already: IF NOT EXISTS."""
+
     def __bool__(self) -> bool:
         return bool(self.created or self.dropped or self.truncated or self.altered or self.renames)
 
@@ -73,6 +76,8 @@ def changes_of(query: QueryEvent, replica: Replica, carries: Callable[[str], boo
     status = parse_status_variables(
         query.status_vars, "mariadb" if replica.flavour == "mariadb" else "mysql"
     )
+    if status.alter_flags in (ALTER_START, ALTER_ROLLBACK):
+        return TableChanges()  # a two-phase ALTER of MariaDB's: its COMMIT has it again
     charset = charset_of(status.charset[0]) if status.charset else None
     text = decode_text(query.statement, charset or "utf8mb4")
     dialect = dialect_of(status.sql_mode or 0, replica.version)
@@ -97,7 +102,7 @@ def changes_of(query: QueryEvent, replica: Replica, carries: Callable[[str], boo
     if not isinstance(verdict, Execute):
         return TableChanges()
     changes = _tables_of(verdict)
-    if len(changes.altered) == 1 and verdict.kind == "alter table" and not verdict.rows_changed:
+    if len(changes.altered) == 1 and verdict.kind in _READ and not verdict.rows_changed:
         return replace(changes, alteration=read_alterations(text, dialect))
     return changes
 
@@ -108,9 +113,7 @@ def _tables_of(verdict: Execute) -> TableChanges:
     # A name that was dropped and taken again (OR REPLACE) is only created anew.
     dropped = tuple(name for name in verdict.dropped if name not in created)
     settled = {*created, *dropped, *verdict.truncated, *moved}
-    altered: tuple[str, ...] = ()
-    if verdict.rows_changed or verdict.kind not in _HARMLESS:
-        altered = tuple(name for name in verdict.tables if name not in settled)
+    altered = tuple(name for name in verdict.tables if name not in settled)
     if verdict.kind == "alter table" and verdict.renames:
         altered = (verdict.renames[-1][1],)
     return TableChanges(
@@ -120,4 +123,5 @@ def _tables_of(verdict: Execute) -> TableChanges:
         altered,
         verdict.renames,
         born_empty=verdict.kind == "create table" and not verdict.conditional,
+        kept=verdict.conditional and not verdict.dropped,
     )

@@ -38,8 +38,9 @@ class View:
     definition: str
     columns: tuple[str, ...]
     options: tuple[str, ...] = ()
-    grants: tuple[Grant, ...] | None = None
-    """None: nobody but the owner has any, and nobody ever changed that."""
+    grants: tuple[Grant, ...] = ()
+    owner_as_made: bool = True
+    """Nobody ever granted anything on the whole view, so that its owner has every right."""
     comment: str | None = None
     column_comments: tuple[tuple[str, str], ...] = ()
     defaults: tuple[tuple[str, str], ...] = ()
@@ -167,9 +168,8 @@ def _rights(view: View, alter: sql.Composed) -> list[Statement]:
     """The owner, then exactly the grants: default privileges may have given others."""
     owner = sql.Identifier(view.owner)
     made: list[Statement] = [sql.SQL("{} OWNER TO {}").format(alter, owner)]
-    if view.grants is None:
-        return made
-    made.append(sql.SQL("REVOKE ALL ON {} FROM {}").format(view.identifier, owner))
+    if not view.owner_as_made:
+        made.append(sql.SQL("REVOKE ALL ON {} FROM {}").format(view.identifier, owner))
     for grant in view.grants:
         column = (
             sql.SQL(" ({})").format(sql.Identifier(grant.column)) if grant.column else sql.SQL("")

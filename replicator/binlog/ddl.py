@@ -234,7 +234,7 @@ def _create(reader: Reader) -> Verdict:
     if what == "INDEX":
         return tables.index(reader, kind="create index")
     if what == "SEQUENCE":
-        return tables.sequence(reader, kind="create sequence", or_replace=or_replace)
+        return Skip("sequence")
     if what in ("DATABASE", "SCHEMA"):
         return _create_database(reader, or_replace)
     return _skipped_object("CREATE", what)
@@ -248,7 +248,7 @@ def _alter(reader: Reader) -> Verdict:
     if what == "TABLE":
         return tables.alter_table(reader, ignore=ignore)
     if what == "SEQUENCE":
-        return tables.sequence(reader, kind="alter sequence")
+        return Skip("sequence")
     if what in ("DATABASE", "SCHEMA"):
         return _alter_database(reader)
     return _skipped_object("ALTER", what)
@@ -263,7 +263,7 @@ def _drop(reader: Reader) -> Verdict:
     if what in ("TABLE", "TABLES"):
         return tables.drop_table(reader)
     if what == "SEQUENCE":
-        return tables.drop_table(reader, kind="drop sequence")
+        return Skip("sequence")
     if what == "INDEX":
         return tables.index(reader, kind="drop index")
     if what in ("DATABASE", "SCHEMA"):

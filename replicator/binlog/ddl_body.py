@@ -48,6 +48,42 @@ def _names_table(reader: Reader, index: int) -> bool:
     return reader.sign_at(index - 1) == "(" and earlier in _SEQUENCE_FUNCTIONS
 
 
+def drop_sequence_defaults(reader: Reader, start: int) -> None:
+    """Take out defaults that draw from a sequence: rows bring their values, and the replica has
+    no sequences, whose every draw it would have to repeat."""
+    for index in range(start, len(reader.code)):
+        if reader.word_at(index) != "DEFAULT":
+            continue
+        last = _sequence_default(reader, index + 1)
+        if last is None:
+            continue
+        begin = reader.code[index].start
+        if reader.word_at(index - 1) == "SET":  # ALTER [COLUMN] c SET DEFAULT …
+            reader.replace(reader.code[index - 1], "DROP")
+            begin = reader.code[index].end
+        reader.cut(begin, reader.code[last].end)
+
+
+def _sequence_default(reader: Reader, at: int) -> int | None:
+    """The index of the last token of a default that begins at `at` and draws from a sequence."""
+    if reader.sign_at(at) == "(":
+        last = closing(reader, at)
+        draws = any(_draws(reader, index) for index in range(at + 1, last))
+        return last if draws and last < len(reader.code) else None
+    if not _draws(reader, at):
+        return None
+    if reader.sign_at(at + 1) == "(":
+        return closing(reader, at + 1)
+    return at + (5 if reader.sign_at(at + 4) == "." else 3)
+
+
+def _draws(reader: Reader, at: int) -> bool:
+    if reader.word_at(at) in _SEQUENCE_FUNCTIONS:
+        return reader.sign_at(at + 1) == "("
+    words = (reader.word_at(at), reader.word_at(at + 1), reader.word_at(at + 2))
+    return words in (("NEXT", "VALUE", "FOR"), ("PREVIOUS", "VALUE", "FOR"))
+
+
 def _union_tables(reader: Reader, start: int) -> set[int]:
     """Indexes inside the list of `UNION = (t1, t2)` of a MERGE table."""
     inside: set[int] = set()
@@ -76,6 +112,16 @@ def foreign(reader: Reader, parents: tuple[TableName, ...]) -> bool:
         if reader.scope.place(name if name.database_token else beside) is not Place.OURS:
             return True
     return False
+
+
+def cascades(reader: Reader, start: int) -> bool:
+    """Whether a foreign key's action writes rows: ON DELETE or ON UPDATE CASCADE or SET …"""
+    return any(
+        reader.word_at(index) == "ON"
+        and reader.word_at(index + 1) in ("DELETE", "UPDATE")
+        and reader.word_at(index + 2) in ("CASCADE", "SET")
+        for index in range(start, len(reader.code))
+    )
 
 
 def rewrite_engines(reader: Reader, start: int, top: Callable[[int], bool]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What statements about tables, their indexes and sequences do to us.
+"""What statements about tables and their indexes do to us.
 
 Each function gets a `Reader` that stands right after the words that announced
 the statement (CREATE TABLE, DROP INDEX …) and returns a verdict. Where the
@@ -8,6 +8,7 @@ from a SELECT) the verdict asks for a copy of that table instead of guessing.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 
 from replicator.binlog import ddl_body as body
@@ -59,12 +60,20 @@ _UNREPEATABLE = frozenset(
         "LASTVAL",
         "SYSDATE",
         "CONNECTION_ID",
+        "DATABASE",
+        "FOUND_ROWS",
+        "LAST_INSERT_ID",
+        "ROW_COUNT",
+        "SCHEMA",
+        "VERSION",
         "USER",
         "SESSION_USER",
         "SYSTEM_USER",
         "CURRENT_USER",
     ]
 )
+_UNREPEATABLE_BARE = frozenset(["CURRENT_USER", "CURRENT_ROLE"])
+"""What needs no brackets to be called."""
 _NO_COLUMNS = frozenset(
     [
         "CHECK",
@@ -87,6 +96,13 @@ _FOREIGN_PARENT = Unsupported(
     "that no event shows",
     "Carry the referenced table too (config/tables.toml), or drop the foreign key on the source; "
     "then resync this table.",
+)
+_CASCADE = Unsupported(
+    "a foreign key changes rows of its table by itself (CASCADE, SET NULL), and the binlog does"
+    " not show these changes",
+    "Drop the foreign key on the source, or exclude the table (config/tables.toml); then pass the"
+    " statement with a full copy: stop the replicator, run replicator resync --all, and start it"
+    " again.",
 )
 _ENGINE_CHANGED_KEYS = "foreign keys that the source's engine does not enforce became plain keys"
 
@@ -162,14 +178,19 @@ def _cut_start_transaction(reader: Reader, start: int) -> bool:
 def _create_defined(reader: Reader, made: Execute) -> Verdict:
     start = reader.at
     parents = body.rewrite_qualifiers(reader, start)
+    body.drop_sequence_defaults(reader, start)
     named = body.engines_named(reader, start)
     engines = body.rewrite_engines(reader, start, top=lambda _: True)
     notes: tuple[str, ...] = ()
     if parents and not body.enforces_foreign_keys(named or (reader.scope.source_engine,)):
+        if not named and body.cascades(reader, start):
+            return _CASCADE  # the session's default engine may have been another than the server's
         body.drop_idle_foreign_keys(reader, start)
         notes = (_ENGINE_CHANGED_KEYS,)
     elif body.foreign(reader, parents):
         return _FOREIGN_PARENT
+    elif body.cascades(reader, start):
+        return _CASCADE
     opens = _cut_start_transaction(reader, start)
     return replace(made, sql=reader.sql(), engines=engines, notes=notes, starts_transaction=opens)
 
@@ -283,9 +304,14 @@ def _column_at(reader: Reader, index: int) -> int:
 
 def _unrepeatable(reader: Reader, places: range) -> bool:
     """Whether a new column's values depend on the order of rows, or on chance."""
-    words = {reader.word_at(at) for at in places}
+    words = [reader.word_at(at) for at in places]
     called = {reader.word_at(at) for at in places if reader.sign_at(at + 1) == "("}
-    return "AUTO_INCREMENT" in words or bool(called & _UNREPEATABLE)
+    bare = set(words) & _UNREPEATABLE_BARE
+    variable = any(reader.code[at].kind is Kind.VARIABLE for at in places)
+    sequence = any(
+        pair in (("NEXT", "VALUE"), ("PREVIOUS", "VALUE")) for pair in itertools.pairwise(words)
+    )
+    return "AUTO_INCREMENT" in words or bool(called & _UNREPEATABLE or bare) or variable or sequence
 
 
 def _after(reader: Reader, first: int, last: int, *words: str) -> int:
@@ -309,6 +335,9 @@ def _altered(reader: Reader, name: TableName, found: _Alteration) -> Verdict:
         reader.rewrite(found.target)
     if body.foreign(reader, body.rewrite_qualifiers(reader, start)):
         return _FOREIGN_PARENT
+    if body.cascades(reader, start):
+        return _CASCADE
+    body.drop_sequence_defaults(reader, start)
     option = _option_places(reader, start)
     engines = body.rewrite_engines(reader, start, top=option.__contains__)
     body.relax_algorithms(reader, iter(sorted(option)))
@@ -381,8 +410,8 @@ def _dropped(reader: Reader, name: TableName, *, kind: str) -> Execute:
     return Execute(sql=sql, kind=kind, tables=(shown,), dropped=(shown,))
 
 
-def drop_table(reader: Reader, *, kind: str = "drop table") -> Verdict:
-    """DROP TABLE or DROP SEQUENCE: only ours remain; one that is gone already is no error."""
+def drop_table(reader: Reader) -> Verdict:
+    """DROP TABLE: only ours remain; one that is gone already is no error."""
     before = reader.code[reader.at - 1].end
     if not reader.take("IF", "EXISTS"):
         reader.insert(before, " IF EXISTS")
@@ -397,7 +426,7 @@ def drop_table(reader: Reader, *, kind: str = "drop table") -> Verdict:
     else:
         for name in ours:
             reader.rewrite(name)
-    return Execute(sql=reader.sql(), kind=kind, tables=shown, dropped=shown)
+    return Execute(sql=reader.sql(), kind="drop table", tables=shown, dropped=shown)
 
 
 def truncate(reader: Reader) -> Verdict:
@@ -429,28 +458,6 @@ def index(reader: Reader, *, kind: str) -> Verdict:
     places = (at for at, depth, _ in reader.walk(reader.at) if depth == 0)
     body.relax_algorithms(reader, places)
     return Execute(sql=reader.sql(), kind=kind, tables=(reader.scope.shown(name.table),))
-
-
-def sequence(reader: Reader, *, kind: str, or_replace: bool = False) -> Verdict:
-    """CREATE and ALTER SEQUENCE: a table of one row to the server, and to its binlog."""
-    conditional = reader.take("IF", "NOT", "EXISTS") or or_replace
-    reader.take("IF", "EXISTS")
-    name = reader.table()
-    place = reader.scope.place(name)
-    if place is not Place.OURS:
-        return aside(place)
-    reader.rewrite(name)
-    engines = body.rewrite_engines(reader, reader.at, top=lambda _: True)
-    shown = (reader.scope.shown(name.table),)
-    return Execute(
-        sql=reader.sql(),
-        kind=kind,
-        tables=shown,
-        created=shown if kind == "create sequence" else (),
-        dropped=shown if or_replace else (),
-        engines=engines,
-        conditional=conditional,
-    )
 
 
 def empty_memory_table(reader: Reader) -> Verdict | None:

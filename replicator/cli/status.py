@@ -22,6 +22,7 @@ from config.errors import ReplicatorError, translated
 from config.settings import Settings
 from replicator.binlog.position import BinlogPosition
 from replicator.cli.observation import Observer, bytes_behind, has_table
+from replicator.cli.quarantine import rows_by_table
 from replicator.cli.scrape import LegCounters, scrape
 from replicator.tracking import RequestState, fetch
 
@@ -53,6 +54,14 @@ class Table:
     raw: str | None = None
     last_extracted: str | None = None
     last_transformed: str | None = None
+    replica_schema_hash: str | None = None
+    raw_schema_hash: str | None = None
+    schema_changed_at: str | None = None
+    """When `raw` took its present schema on."""
+    quarantined: int = 0
+    """Rows that PostgreSQL refused."""
+    renamed_to: str | None = None
+    """Where the table went whose last rows readers of this name still see (see `standing`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +157,7 @@ def _bytes_rate(
 def _look(observer: Observer, status: Status, at: _Positions, *, tables: bool) -> None:
     parts: list[Callable[[Observer, Status, _Positions], None]] = [_source, _replica, _analytics]
     if tables:
-        parts += [_replica_tables, _raw_tables]
+        parts += [_replica_tables, _raw_tables, _quarantine]
     for part in parts:
         try:
             part(observer, status, at)
@@ -221,9 +230,13 @@ def _replica_tables(observer: Observer, status: Status, _at: _Positions) -> None
     with translated(observer.settings.replication.label):
         rows = fetch(
             observer.replica,
-            "SELECT table_name, extraction_status, last_extracted FROM etl_extract_status",
+            "SELECT table_name, extraction_status, last_extracted, schema_hash"
+            " FROM etl_extract_status",
         )
-        status.tables += [Table(n, state, None, _moment(when)) for n, state, when in rows]
+        status.tables += [
+            Table(n, state, None, _moment(when), replica_schema_hash=digest)
+            for n, state, when, digest in rows
+        ]
         status.resyncs = read_requests(observer.replica)
 
 
@@ -238,6 +251,23 @@ def _raw_tables(observer: Observer, status: Status, _at: _Positions) -> None:
         ):
             table = known.get(name) or _table(status, name)
             table.raw, table.last_transformed = state, _moment(when)
+            known[name] = table
+        if not has_table(connection, "etl_standing"):
+            return  # a loader that is just making its tables
+        for name, digest, when, moved_to in connection.execute(
+            "SELECT table_name, schema_hash, changed_at, moved_to FROM etl_table_schema"
+            " FULL JOIN etl_standing USING (table_name)"
+        ):
+            table = known.get(name) or _table(status, name)
+            table.raw_schema_hash, table.schema_changed_at = digest, _moment(when)
+            table.renamed_to = moved_to
+
+
+def _quarantine(observer: Observer, status: Status, _at: _Positions) -> None:
+    known = {table.name: table for table in status.tables}
+    for name, count in rows_by_table(observer).items():
+        table = known.get(name) or _table(status, name)
+        table.quarantined = count
 
 
 def _moment(when: datetime | None) -> str | None:

@@ -8,16 +8,29 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table as Grid
 
-from replicator.cli.status import Leg, Status
+from replicator.cli.quarantine import rows as row_count
+from replicator.cli.status import Leg, Status, Table
 
 _QUIET = ("streaming", "streaming")
+LATEST = 5
+"""So many tables whose schema changed last are shown, beside those that are not streaming."""
 
 
-def show_status(status: Status, console: Console) -> None:
-    """Print both legs, the tables that are not simply streaming, and resyncs."""
+def show_status(status: Status, console: Console, *, every_table: bool = False) -> None:
+    """Print both legs, resyncs, and tables: all, or those that are not simply streaming and
+    those whose schema changed last."""
     console.print(f"source is at {status.source_position or 'unknown'}")
     console.print(_legs(status))
-    _show_tables(status, console)
+    _show_tables(status, console, every_table=every_table)
+    held = [f"{row_count(t.quarantined)} of {t.name}" for t in status.tables if t.quarantined]
+    if held:
+        console.print(
+            f"in quarantine: {', '.join(held)} (replicator quarantine list)",
+            style="yellow",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     for request in status.resyncs:
         rows = f"{request.rows_copied:,} of about {request.rows_total:,} rows"
         said = f": {request.message}" if request.message else ""
@@ -68,13 +81,45 @@ def throughput(leg: Leg) -> str:
     return ", ".join(parts) or "unknown"
 
 
-def _show_tables(status: Status, console: Console) -> None:
+def _show_tables(status: Status, console: Console, *, every_table: bool) -> None:
     states = status.states()
     console.print(f"tables: {len(status.tables)}, streaming in both legs: {states[_QUIET]}")
-    others = [t for t in status.tables if (t.replica, t.raw) != _QUIET]
-    if not others:
+    shown = status.tables if every_table else _of_interest(status.tables)
+    if not shown:
         return
-    grid = Grid("table", "replica", "raw")
-    for table in others:
-        grid.add_row(table.name, table.replica or "-", table.raw or "-")
+    grid = Grid("table", "replica", "raw", "schema changed", "schema", "rows changed")
+    for table in shown:
+        grid.add_row(
+            table.name,
+            table.replica or "-",
+            _raw_word(table),
+            _minute(table.schema_changed_at),
+            _digest(table),
+            _minute(table.last_transformed),
+        )
     console.print(grid)
+    if len(shown) < len(status.tables):
+        console.print("All tables: replicator status --tables", style="dim")
+
+
+def _of_interest(tables: list[Table]) -> list[Table]:
+    changed = [t for t in tables if t.schema_changed_at is not None]
+    changed.sort(key=lambda t: t.schema_changed_at or "", reverse=True)
+    wanted = {t.name for t in changed[:LATEST]}
+    return [t for t in tables if (t.replica, t.raw) != _QUIET or t.name in wanted]
+
+
+def _raw_word(table: Table) -> str:
+    state = table.raw or "-"
+    return f"{state} (was renamed to {table.renamed_to})" if table.renamed_to else state
+
+
+def _digest(table: Table) -> str:
+    """The schema hash's beginning; both, where raw has yet to follow."""
+    digests = [d[:8] for d in (table.replica_schema_hash, table.raw_schema_hash) if d]
+    return " → ".join(reversed(list(dict.fromkeys(digests)))) or "-"
+
+
+def _minute(moment: str | None) -> str:
+    """An ISO moment to the second, as UTC."""
+    return "-" if moment is None else f"{moment[:10]} {moment[11:19]} UTC"

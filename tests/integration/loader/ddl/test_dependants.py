@@ -238,3 +238,86 @@ def test_a_reader_that_polls_a_view_sees_no_error(raw: PostgresDatabase, connect
             poller.join()
     assert errors == []
     assert {total for (total,) in seen} == {30}
+
+
+_OTHERS = """
+SELECT polname, polpermissive, polcmd, (SELECT string_agg(rolname, ',' ORDER BY rolname)
+    FROM pg_roles WHERE oid = ANY(polroles)), pg_get_expr(polqual, polrelid),
+  pg_get_expr(polwithcheck, polrelid), obj_description(oid, 'pg_policy') FROM pg_policy
+UNION ALL
+SELECT tgname, tgenabled = 'D', '', '', pg_get_triggerdef(oid), '',
+  obj_description(oid, 'pg_trigger') FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL
+SELECT proname, prosecdef, '', pg_get_userbyid(proowner), pg_get_functiondef(oid), proacl::text,
+  obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+ORDER BY 1
+"""
+
+
+def test_policies_triggers_and_functions_come_back_the_same(
+    raw: PostgresDatabase, connection: Any, roles: tuple[str, str]
+) -> None:
+    owner, reader = roles
+    for statement in (
+        "CREATE TABLE public.seen (v bigint)",
+        "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN INSERT INTO public.seen VALUES (NEW.v); RETURN NULL; END'",
+        "CREATE TRIGGER watch AFTER UPDATE OF v ON raw.t FOR EACH ROW WHEN (NEW.v > 5)"
+        " EXECUTE FUNCTION public.note()",
+        "CREATE TRIGGER asleep AFTER UPDATE OF v ON raw.t FOR EACH ROW"
+        " EXECUTE FUNCTION public.note()",
+        "ALTER TABLE raw.t DISABLE TRIGGER asleep",
+        "COMMENT ON TRIGGER watch ON raw.t IS 'wakes'",
+        "CREATE VIEW public.staging AS SELECT id, v FROM raw.t",
+        "CREATE FUNCTION public.total(low int) RETURNS numeric STABLE SECURITY DEFINER"
+        " BEGIN ATOMIC SELECT sum(v) FROM raw.t WHERE v >= low; END",
+        "CREATE PROCEDURE public.forget() BEGIN ATOMIC DELETE FROM public.seen"
+        " WHERE v IN (SELECT v FROM public.staging); END",
+        "COMMENT ON FUNCTION public.total IS 'a sum'",
+        "REVOKE ALL ON FUNCTION public.total FROM PUBLIC",
+        f"GRANT EXECUTE ON FUNCTION public.total TO {reader} WITH GRANT OPTION",
+        "ALTER TABLE raw.t ENABLE ROW LEVEL SECURITY",
+        f"CREATE POLICY small ON raw.t FOR SELECT TO {reader}, {owner} USING (v < 15)",
+        "CREATE POLICY any_row ON raw.t AS RESTRICTIVE USING (v > 0) WITH CHECK (v > 1)",
+        "COMMENT ON POLICY small ON raw.t IS 'it''s small'",
+    ):
+        raw.execute(statement)
+    before = raw.query(_OTHERS)
+    assert len(before) == 7
+    assert {
+        "policy small on t",
+        "policy any_row on t",
+        "trigger watch on t",
+        "trigger asleep on t",
+        "public.staging",
+        "function public.total(integer)",
+        "function public.forget()",
+    } == set(_widen(connection))
+    assert raw.query(_OTHERS) == before
+    raw.execute("UPDATE raw.t SET v = v + 1")
+    assert raw.query("SELECT v FROM public.seen ORDER BY v") == [(11,), (21,)]
+    assert raw.query("SELECT public.total(15)") == [(21,)]
+
+
+def test_rows_that_do_not_fit_are_nobodys_views_fault(
+    raw: PostgresDatabase, connection: Any
+) -> None:
+    raw.execute("CREATE VIEW public.staging AS SELECT id, w FROM raw.t")
+    with pytest.raises(psycopg.DataError):
+        around(
+            connection,
+            "t",
+            ["w"],
+            lambda: connection.execute("ALTER TABLE t ALTER w TYPE int USING w::int"),
+        )
+    connection.commit()
+    assert raw.query("SELECT count(*) FROM public.staging") == [(2,)]
+
+
+def test_what_can_only_stay_in_the_way_is_named(raw: PostgresDatabase, connection: Any) -> None:
+    with raw.server.connect(database=raw.name) as root:
+        root.execute("CREATE PUBLICATION outlet FOR TABLE raw.t WHERE (v > 5)")
+    with pytest.raises(ViewsInTheWay, match="publication") as caught:
+        _widen(connection)
+    connection.rollback()
+    assert caught.value.views == ("publication of table t in publication outlet",)

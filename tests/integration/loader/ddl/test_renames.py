@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -12,7 +13,9 @@ import pytest
 
 from config.metrics import RELOADS
 from config.settings import Settings
+from loader import following
 from loader.ddl import standing
+from tests.numbers import numbers
 
 from ..conftest import Harness, Replica
 
@@ -199,7 +202,9 @@ def _upgrade(replica: Replica, alter: Callable[[], None] = lambda: None, rows: i
 def test_opendentals_way_to_alter_is_never_seen_half_done(
     replica: Replica, tables: Harness, late: bool
 ) -> None:
-    replica.commit("DELETE FROM t", "INSERT INTO t SELECT seq, CONCAT('v', seq) FROM seq_1_to_2000")
+    replica.commit(
+        "DELETE FROM t", f"INSERT INTO t SELECT seq, CONCAT('v', seq) FROM {numbers(1, 2000)}"
+    )
     tables.catch_up()
     loads, oid = _loads(), _oid(tables, "t")
     tables.raw.execute("UPDATE raw.t SET _loaded_at = '2001-01-01'")
@@ -272,6 +277,76 @@ def test_a_replacement_without_a_drop_is_shown_when_it_is_quiet(
     tables.assert_same("t", "x")
 
 
+def test_a_table_in_use_beside_its_old_one_is_not_kept_from_readers(
+    replica: Replica, tables: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log is put away, and a new one is written to without a pause: nothing is ever quiet."""
+    monkeypatch.setattr(standing, "QUIET_SECONDS", 0.2)
+    object.__setattr__(tables.settings.loader, "replacement_seconds", 3600.0)
+    tables.restart()
+    replica.commit(f"INSERT INTO t SELECT seq, CONCAT('v', seq) FROM {numbers(10, 900)}")
+    tables.catch_up()
+    replica.ddl("RENAME TABLE t TO old")
+    replica.ddl("CREATE TABLE t LIKE old")
+    replica.streams("t", "old")
+    counter = itertools.count(1)
+
+    def write_and_look() -> bool:
+        replica.commit(f"INSERT INTO t VALUES ({next(counter)}, 'new')")
+        return ("new",) in _view(tables, "t")
+
+    tables.step_until(write_and_look)
+    tables.catch_up()
+    tables.assert_same("t", "old")
+
+
+def test_a_table_that_is_being_filled_stays_unseen_however_long_it_takes(
+    replica: Replica, tables: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "QUIET_SECONDS", 0.05)
+    replica.commit(f"INSERT INTO t SELECT seq, CONCAT('v', seq) FROM {numbers(10, 60)}")
+    tables.catch_up()
+    with _watched(tables, "SELECT count(*) FROM public.of_t") as seen:
+        replica.ddl("RENAME TABLE t TO old")
+        replica.ddl("CREATE TABLE t LIKE old")
+        replica.ddl("ALTER TABLE t ADD more int")
+        replica.streams("t", "old")
+        for number in [1, 2, *range(10, 61)]:
+            replica.commit(
+                f"INSERT INTO t (id, v) SELECT id, v FROM old WHERE id = {number}",
+                f"INSERT INTO t (id, v) VALUES ({number + 1000}, 'meanwhile')",
+            )
+            tables.catch_up_to_position()
+        replica.ddl("DROP TABLE old")
+        tables.catch_up()
+    tables.assert_same("t")
+    assert seen <= {(53,), (106,)}
+
+
+def test_a_late_start_finds_a_table_under_its_new_name_already(
+    replica: Replica, tables: Harness
+) -> None:
+    """What is there at the start is asked for before the stream comes to the RENAME."""
+    oid = _oid(tables, "t")
+    tables.close()
+    replica.ddl("RENAME TABLE t TO x")
+    replica.streams("x")
+    replica.commit("INSERT INTO x VALUES (3, 't3')")
+    replica.ddl("RENAME TABLE u TO old")
+    replica.ddl("CREATE TABLE u LIKE old")
+    replica.streams("old", "u")
+    replica.commit("INSERT INTO u SELECT * FROM old WHERE id = 1")
+    tables.restart()
+    tables.catch_up()
+    tables.step_until(lambda: _oid(tables, "x") == oid)
+    tables.catch_up()
+    tables.assert_same("x", "u", "old")
+    assert _view(tables, "t") == [("t1",), ("t2",), ("t3",)]
+    replica.create("t", "id int PRIMARY KEY")
+    tables.catch_up()
+    tables.assert_same("t")
+
+
 def test_a_kill_in_the_middle_loses_nothing(replica: Replica, tables: Harness) -> None:
     oid = _oid(tables, "t")
     replica.ddl("RENAME TABLE t TO x")
@@ -289,6 +364,39 @@ def test_a_kill_in_the_middle_loses_nothing(replica: Replica, tables: Harness) -
     tables.catch_up()
     tables.assert_same("t")
     assert _oid(tables, "t") == oid
+
+
+def test_a_keyless_copy_read_behind_a_swap_is_not_swapped_again(
+    replica: Replica, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica.create("t", "id int PRIMARY KEY, v varchar(20)")
+    replica.commit("INSERT INTO t VALUES (1, 'a')")
+    harness.catch_up()
+    load = following.load_keyless
+
+    def swapped_first(*arguments: Any) -> Any:
+        monkeypatch.setattr(following, "load_keyless", load)
+        replica.ddl("RENAME TABLE k TO swap, t TO k, swap TO t")
+        replica.commit("INSERT INTO k VALUES (37, 'b')", "INSERT INTO t VALUES ('c')")
+        return load(*arguments)
+
+    monkeypatch.setattr(following, "load_keyless", swapped_first)
+    replica.create("k", "v varchar(20)")
+    harness.step_until(lambda: following.load_keyless is load)
+    harness.catch_up()
+    harness.assert_same("t", "k")
+
+
+def test_a_name_that_was_taken_away_before_it_was_loaded_is_loaded_anew(
+    replica: Replica, harness: Harness
+) -> None:
+    replica.create("t", "id int PRIMARY KEY, v varchar(20)")
+    replica.ddl("ALTER TABLE t RENAME TO u")  # before the loader has seen anything of it
+    replica.create("t", "id int, v varchar(20), UNIQUE (id)")
+    replica.commit("INSERT INTO t VALUES (1, 'a'), (NULL, 'b')", "INSERT INTO u VALUES (2, 'c')")
+    replica.streams("u")
+    harness.catch_up()
+    harness.assert_same("t", "u")
 
 
 def test_a_table_without_a_key_is_renamed_too(replica: Replica, harness: Harness) -> None:

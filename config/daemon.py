@@ -9,18 +9,18 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from threading import Event
 from types import FrameType
 from typing import Protocol
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity import RetryCallState, Retrying, retry_if_exception
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_exponential_jitter
 
-from config.errors import Transient
+from config.errors import AlreadyRunning, Transient
 from config.metrics import RETRIES
 
 log = structlog.get_logger()
@@ -39,18 +39,28 @@ class Leg(Protocol):
 
 
 def run(leg: Leg, stop: Event, max_wait: float = 60.0) -> None:
-    """Step `leg` until `stop` is set, waiting out transient failures; a Halt escapes."""
+    """Step `leg` until `stop` is set, waiting out transient failures; a Halt escapes.
+
+    A process that finds another at work when it starts halts. One that has worked, and was cut
+    off or asleep while another took over, stands by: it goes on when the other is gone.
+    """
+    passing: tuple[type[BaseException], ...] = (Transient,)
     patiently = Retrying(
-        retry=retry_if_exception_type(Transient),
+        retry=retry_if_exception(lambda error: isinstance(error, passing)),
         wait=wait_exponential_jitter(max=max_wait),
         sleep=sleep_using_event(stop),
         stop=stop_when_event_set(stop),
         before_sleep=_note,
         reraise=True,
     )
-    with closing(leg), suppress(Transient):  # a Transient escapes only while stopping
-        while not stop.is_set():
-            patiently(leg.step)
+    with closing(leg):
+        try:
+            while not stop.is_set():
+                patiently(leg.step)
+                passing = (Transient, AlreadyRunning)
+        except passing:
+            if not stop.is_set():
+                raise
 
 
 def _note(state: RetryCallState) -> None:

@@ -1,0 +1,115 @@
+"""Committed, but the answer was lost: the link is cut when the server has done what it was told."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import psycopg
+import pymysql
+import pytest
+
+from config import failpoints
+from replicator.sandbox.cluster import Engine
+from replicator.sandbox.waiting import wait_until
+from tests.faults.conftest import GetTrial
+from tests.faults.trial import Trial
+from tests.fix_proxy import NewProxy, Proxy
+
+Facts = Callable[[Trial], object]
+
+
+def _replica(question: str) -> Facts:
+    return lambda the: the.pipe.sandbox.replica_db.query(question)
+
+
+def _raw(question: str) -> Facts:
+    def ask(the: Trial) -> object:
+        with the.raw() as connection:
+            return connection.execute(question).fetchall()
+
+    return ask
+
+
+_MAIN = _replica("SELECT binlog_file, binlog_position FROM etl_binlog_offset WHERE stream = 'main'")
+_COPIED = _replica("SELECT target_table, copy_key, high_position FROM etl_copy_progress")
+_REQUESTS = _replica("SELECT id, state FROM etl_resync_request")
+_SHAPES = _replica(
+    "SELECT t.table_name, t.create_time, count(*) FROM information_schema.tables AS t"
+    " JOIN information_schema.columns AS c USING (table_schema, table_name)"
+    " WHERE t.table_schema = DATABASE() GROUP BY 1, 2 ORDER BY 1"
+)
+_OFFSET = _raw("SELECT binlog_position, updated_at FROM raw.etl_binlog_offset")
+_HELPERS = _raw("SELECT relname, oid FROM pg_class WHERE relname ~ '^_(re)?load_'")
+
+CASES: dict[str, tuple[Facts, str]] = {
+    "apply.before_send": (_MAIN, "a batch"),
+    "transaction.before_commit": (_MAIN, "a large transaction"),
+    "ddl.recorded": (_SHAPES, "a schema change"),
+    "ddl.before_commit": (_MAIN, "the offset behind a schema change"),
+    "copy.before_commit": (_COPIED, "a chunk of a copy"),
+    "resync.before_commit": (_REQUESTS, "a swap"),
+    "batch.before_commit": (_OFFSET, "a batch"),
+    "schema.altered": (_OFFSET, "a schema change in raw"),
+    "merge.done": (_OFFSET, "a merge"),
+    "load.before_commit": (_HELPERS, "a load"),
+}
+"""Where the daemon stands still, and what shows that the server has done what comes next."""
+
+
+Linked = tuple[Trial, Proxy, Proxy]
+
+
+@pytest.fixture
+def linked(trial: GetTrial, proxy: NewProxy) -> Iterator[Callable[[Engine], Linked]]:
+    """A trial whose replicator writes to the replica by a proxy, and whose loader to `raw`."""
+    begun: list[Trial] = []
+
+    def link(engine: Engine) -> Linked:
+        the = trial(engine)
+        begun.append(the)
+        sandbox = the.pipe.sandbox
+        proxies = proxy(sandbox.replica.port), proxy(sandbox.analytics.port)
+        the.reached_by = {
+            "replicator": {"MYSQL_REPLICATION_PORT": str(proxies[0].port)},
+            "loader": {"POSTGRES_ANALYTICS_PORT": str(proxies[1].port)},
+        }
+        for daemon in the.daemons:
+            the.restart(daemon)
+        return the, *proxies
+
+    yield link
+    for the in begun:
+        the.reached_by = {}
+        for daemon in the.daemons:
+            the.restart(daemon)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("engine", ["InnoDB"])
+def test_an_answer_that_was_lost_is_not_missed(
+    linked: Callable[[Engine], Linked], engine: Engine
+) -> None:
+    the, to_replica, to_raw = linked(engine)
+    the.asked.set()
+    for point, (facts, what) in CASES.items():
+        the.order(point, "pause")
+        daemon = the.wait_for_pause(point)
+        link = to_replica if point in failpoints.REPLICATOR else to_raw
+        before = facts(the)
+        link.hold_answers()
+        daemon.signal(signal.SIGCONT)
+        _wait_for_other(facts, the, before, what)
+        link.cut()
+        link.pass_on()
+    the.settle()
+
+
+def _wait_for_other(facts: Facts, the: Trial, before: object, what: str) -> None:
+    def other() -> bool:
+        with suppress(pymysql.MySQLError, psycopg.Error):
+            return facts(the) != before
+        return False
+
+    wait_until(other, 60, what=f"{what} to be committed")

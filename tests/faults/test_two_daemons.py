@@ -1,0 +1,141 @@
+"""Two daemons of one leg at once, a stale one among them: never two writers, no row doubled."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pymysql
+import pytest
+
+from replicator.replica import lock_name
+from replicator.sandbox.cluster import REPLICA_DB
+from replicator.sandbox.processes import free_port
+from replicator.sandbox.waiting import wait_until
+from tests.faults.conftest import GetTrial
+from tests.faults.trial import Trial
+from tests.fix_pipeline import Daemon
+
+PAIRS = [
+    ("apply.before_send", "batch.before_commit"),
+    ("resync.recorded", "load.before_commit"),
+    ("copy.before_commit", "merge.done"),
+]
+
+
+@contextmanager
+def _others(the: Trial) -> Iterator[tuple[Daemon, Daemon]]:
+    """A replicator and a loader on a second host, as it were."""
+    directory = Path(the.pipe.sandbox.directory, "second")
+    directory.mkdir(exist_ok=True)
+    environment = {
+        **the.pipe.environment,
+        "REPLICATOR_METRICS_PORT": str(free_port()),
+        "LOADER_METRICS_PORT": str(free_port()),
+    }
+    others = (
+        Daemon("replicator", environment, directory),
+        Daemon("loader", environment, directory),
+    )
+    try:
+        yield others
+    finally:
+        for other in others:
+            other.kill()
+            print(f"--- the other {other.program}\n{other.output[-5000:]}")  # where it fails
+            other.log.unlink(missing_ok=True)
+
+
+def _cut_replica(the: Trial) -> None:
+    """End the replicator's connection that holds the main lock, and no other."""
+    database = the.pipe.sandbox.replica_db
+    holder = database.query("SELECT IS_USED_LOCK(%s)", (lock_name(REPLICA_DB, "main"),))[0][0]
+    database.execute(f"KILL {int(holder)}")
+
+
+def _cut_all(the: Trial) -> None:
+    """End all that the daemons have open, as a network does that resets connections.
+
+    At the source, too: a stream that a sleeper does not read holds up another of the same server
+    id until the source loses its patience (net_write_timeout, a minute).
+    """
+    for database in (the.pipe.sandbox.source_db, the.pipe.sandbox.replica_db):
+        for row in database.query("SHOW PROCESSLIST"):
+            if row[1] == database.user:
+                with suppress(pymysql.MySQLError):
+                    database.execute(f"KILL {int(row[0])}")
+    _cut_analytics(the, "loader", "loader reload")
+
+
+def _cut_analytics(the: Trial, *names: str) -> None:
+    with the.raw() as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = ANY(%s)",
+            [list(names)],
+        )
+
+
+def _pause(the: Trial, first: str, second: str) -> list[Daemon]:
+    """The loader first: it has nothing to load while nothing is swapped on the replica."""
+    # A loader that stands still in a load holds up changes of that table's shape.
+    the.rotation = ("visit", "account", "tally")
+    the.asked.set()
+    asleep = []
+    for point in (second, first):
+        the.order(point, "pause")
+        asleep.append(the.wait_for_pause(point))
+    return asleep
+
+
+@pytest.mark.timeout(300)
+def test_a_second_daemon_is_refused_while_any_connection_of_the_first_may_still_write(
+    trial: GetTrial,
+) -> None:
+    the = trial("InnoDB")
+    with _others(the) as others:
+        asleep = _pause(the, "resync.recorded", "load.before_commit")
+        _cut_replica(the)  # the locks are gone, their writers' helpers are not
+        _cut_analytics(the, "loader")
+        for other in others:
+            other.start()
+        for other in others:
+            assert other.wait(90) == 2, other.output
+            assert "already writes to" in other.output
+        for daemon in asleep:
+            daemon.signal(signal.SIGCONT)
+        the.settle()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_a_daemon_that_slept_while_another_took_over_writes_nothing_and_stands_by(
+    trial: GetTrial, first: str, second: str
+) -> None:
+    the = trial("InnoDB")
+    with _others(the) as others:
+        asleep = _pause(the, first, second)
+        _cut_all(the)
+        for other, word in zip(others, ("streaming", "loader_started"), strict=True):
+            other.start()
+            _wait_for(other, word)
+        waits = [daemon.output.count("already writes to") for daemon in asleep]
+        for daemon in asleep:
+            daemon.signal(signal.SIGCONT)
+        for daemon, before in zip(asleep, waits, strict=True):
+            _wait_for(daemon, "already writes to", before)
+        the.settle()
+        for other in others:
+            other.stop()
+        the.settle()  # by those who stood by
+        assert all(daemon.running for daemon in asleep)
+
+
+def _wait_for(daemon: Daemon, word: str, before: int = 0) -> None:
+    wait_until(
+        lambda: daemon.output.count(word) > before,
+        60,
+        what=lambda: f"{word!r} of the {daemon.program}:\n{daemon.output[-3000:]}",
+    )

@@ -1,0 +1,361 @@
+"""A practice made for breaking things: small enough to be compared row by row after each fault.
+
+Left: a `Pipeline`. Right: clerks who never rest, a reader of `raw` who notices what must never be
+seen, and `settle`, after which source, replica and `raw` must be the same, row for row.
+
+    visit      keyed; what clerks do all day, and an UPDATE of every row now and then
+    tally      no key; one row more each time, numbered: a row applied twice is there twice, and
+               `raw` at any moment must hold the numbers 1 to n and nothing else
+    counter    no key, one row; an UPDATE applied twice does not find it, or leaves two
+    account    two rows whose sum is always the same: half a transaction would show
+    sheet      filled and emptied by one transaction each, larger than anybody's memory for it
+    note       altered and truncated; `scratchpad` comes and goes
+
+`Trial.counts` is what `docs/guarantees.md` asks for: faults, lost rows, doubled rows.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pymysql
+
+from config import failpoints
+from replicator import tracking
+from replicator.sandbox.waiting import wait_until
+from tests.fix_pipeline import Daemon, Pipeline
+from tests.numbers import numbers
+
+TIMES = int(os.environ.get("FAULTS_TIMES", "1"))
+"""The knob: how often each fault is tried; with 2 and more, on both engines."""
+
+SETTINGS = {
+    "REPLICATOR_BATCH_BYTES": "64KiB",
+    "REPLICATOR_COPY_CHUNK_ROWS": "100",
+    "REPLICATOR_COPY_GAP_SECONDS": "0.2",
+    "REPLICATOR_COPY_LOCK": "short",
+    "REPLICATOR_COPY_BYTES_PER_SECOND": "400KiB",  # so that copies have windows worth the name
+    "REPLICATOR_POLL_SECONDS": "0.1",
+    "LOADER_BATCH_BYTES": "64KiB",
+    "LOADER_POLL_SECONDS": "0.1",
+}
+VISITS, SHEETS = 300, 170
+TABLES = ("visit", "tally", "counter", "account", "sheet", "note")
+
+_CREATE = (
+    "CREATE TABLE visit (VisitNum BIGINT AUTO_INCREMENT PRIMARY KEY, PatNum BIGINT NOT NULL,"
+    " Fee DOUBLE NOT NULL, Note VARCHAR(200))",
+    "CREATE TABLE tally (seq INT NOT NULL, word VARCHAR(20)) ENGINE=InnoDB",
+    "CREATE TABLE counter (n INT NOT NULL) ENGINE=InnoDB",
+    "CREATE TABLE account (id INT PRIMARY KEY, amount INT NOT NULL) ENGINE=InnoDB",
+    "CREATE TABLE sheet (SheetNum BIGINT PRIMARY KEY, Body TEXT) ENGINE=InnoDB",
+    "CREATE TABLE note (NoteNum BIGINT AUTO_INCREMENT PRIMARY KEY, Body TEXT)",
+    "INSERT INTO counter VALUES (0)",
+    "INSERT INTO account VALUES (1, 500), (2, 500)",
+    "INSERT INTO visit (PatNum, Fee, Note) SELECT seq % 7, seq / 3, REPEAT('synthetic ', 15)"
+    f" FROM {numbers(1, VISITS)}",
+    f"INSERT INTO note (Body) SELECT CONCAT('note ', seq) FROM {numbers(1, 40)}",
+)
+
+
+class Clerk(threading.Thread):
+    """Someone who works on the source until told to stop; `rest` holds between two pieces."""
+
+    def __init__(self, trial: Trial, work: Callable[[Any, random.Random], None], pause: float):
+        super().__init__(daemon=True)
+        self._trial, self._work, self._pause = trial, work, pause
+        self._dice = random.Random(work.__name__)
+        self.error: BaseException | None = None
+        self.done = 0
+
+    def run(self) -> None:
+        try:
+            with closing(self._trial.connect()) as connection:
+                while not self._trial.closing.wait(self._pause):
+                    with self._trial.working:
+                        self._work(connection.cursor(), self._dice)
+                    self.done += 1
+        except BaseException as error:
+            self.error = error
+
+
+class Trial:
+    """See the module; `with trial:` is the time in which people work."""
+
+    def __init__(self, pipe: Pipeline) -> None:
+        self.pipe = pipe
+        self.closing = threading.Event()
+        self.working = threading.Semaphore(4)
+        """Taken by each clerk for a piece of work; all of it by `settle`."""
+        self.asked = threading.Event()
+        """Tables are to be reloaded all the time."""
+        self.rotation = TABLES
+        """Which ones."""
+        self.seen: list[str] = []
+        """What a reader of `raw` saw and should not have."""
+        self.reads = 0
+        self.reached_by: dict[str, dict[str, str]] = {}
+        """Variables by which a daemon finds its servers otherwise, by program."""
+        self._number = 0
+        self._columns = 0
+        with closing(self.connect()) as connection:
+            for statement in _CREATE:
+                connection.cursor().execute(statement)
+        with closing(pipe.sandbox.source.connect()) as root:
+            root.cursor().execute("GRANT LOCK TABLES ON opendental.* TO 'readonly_user'@'%'")
+        self._people = [
+            Clerk(self, self._count, 0.05),
+            Clerk(self, self._visit, 0.05),
+            Clerk(self, self._write_sheets, 2.5),
+            Clerk(self, self._alter, 0.6),
+        ]
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._asker = threading.Thread(target=self._ask, daemon=True)
+
+    def connect(self) -> Any:
+        return self.pipe.sandbox.source.connect(database="opendental")
+
+    def __enter__(self) -> Trial:
+        for thread in (*self._people, self._reader, self._asker):
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        for thread in (*self._people, self._reader, self._asker):
+            thread.join(timeout=30)
+
+    # --- what clerks do ------------------------------------------------------------------
+
+    def _count(self, cursor: Any, dice: random.Random) -> None:
+        self._number += 1
+        cursor.execute("INSERT INTO tally VALUES (%s, 'synthetic')", (self._number,))
+        cursor.execute("UPDATE counter SET n = n + 1")
+        cursor.execute("BEGIN")
+        amount = dice.randint(-50, 50)
+        cursor.execute("UPDATE account SET amount = amount + %s WHERE id = 1", (amount,))
+        cursor.execute("UPDATE account SET amount = amount - %s WHERE id = 2", (amount,))
+        cursor.execute("COMMIT")
+
+    def _visit(self, cursor: Any, dice: random.Random) -> None:
+        what = dice.random()
+        if what < 0.4:
+            cursor.execute("INSERT INTO visit (PatNum, Fee, Note) VALUES (1, 0.1, 'new')")
+        elif what < 0.95:
+            key = dice.randint(1, VISITS)
+            cursor.execute("UPDATE visit SET Fee = Fee / 3 + 0.1 WHERE VisitNum = %s", (key,))
+        elif what < 0.98:
+            cursor.execute("DELETE FROM visit WHERE VisitNum > %s ORDER BY VisitNum LIMIT 30",
+                           (VISITS,))  # fmt: skip
+        else:
+            cursor.execute("UPDATE visit SET PatNum = PatNum + 1")
+
+    def _write_sheets(self, cursor: Any, _dice: random.Random) -> None:
+        cursor.execute(
+            f"INSERT INTO sheet SELECT seq, REPEAT('synthetic ', 800) FROM {numbers(1, SHEETS)}"
+        )
+        cursor.execute("DELETE FROM sheet")
+
+    def _alter(self, cursor: Any, dice: random.Random) -> None:
+        what = dice.random()
+        cursor.execute("INSERT INTO note (Body) VALUES ('before a change')")
+        if what < 0.5:
+            self._columns += 1
+            cursor.execute(f"ALTER TABLE note ADD COLUMN Extra{self._columns} INT DEFAULT 7")
+        elif what < 0.6 and self._columns:
+            cursor.execute(f"ALTER TABLE note DROP COLUMN Extra{self._columns}")
+            self._columns -= 1
+        elif what < 0.8:
+            cursor.execute("TRUNCATE TABLE note")
+        else:
+            cursor.execute("CREATE TABLE scratchpad (id INT PRIMARY KEY)")
+            cursor.execute("INSERT INTO scratchpad VALUES (1), (2)")
+            cursor.execute("DROP TABLE scratchpad")
+        cursor.execute("INSERT INTO note (Body) VALUES ('behind a change')")
+
+    # --- reloads -------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Ask for one table after the other to be reloaded, while `asked` is set."""
+        turn = 0
+        while not self.closing.wait(0.3):
+            if self.asked.is_set() and not self._asked_before():
+                self.request(self.rotation[turn % len(self.rotation)])
+                turn += 1
+
+    def _asked_before(self) -> bool:
+        """Does one wait? Not all tables at once: that would mean a copy of everything."""
+        with suppress(pymysql.MySQLError):
+            return bool(
+                self.pipe.sandbox.replica_db.query(
+                    "SELECT 1 FROM etl_resync_request"
+                    " WHERE state IN ('queued', 'restarting', 'copying', 'catching_up')"
+                )
+            )
+        return True
+
+    def request(self, *tables: str) -> None:
+        """Queue reloads as `replicator resync` does; at first there is no queue to stand in."""
+        with (
+            suppress(pymysql.MySQLError),
+            closing(self.pipe.sandbox.replica_db.connect()) as connection,
+        ):
+            tracking.queue_resync(connection, tables)
+
+    def request_everything(self) -> None:
+        """The next start of the replicator copies all tables anew."""
+        states = self.pipe.sandbox.replica_db.query("SELECT table_name FROM etl_extract_status")
+        self.request(*(name for (name,) in states))
+
+    # --- what readers see ----------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Look at `raw` all the time; a connection that is lost is made again."""
+        while not self.closing.is_set():
+            with suppress(psycopg.Error), self.raw() as connection:
+                while not self.closing.wait(0.05):
+                    self._look(connection)
+
+    def _look(self, connection: Any) -> None:
+        for question, right in _NEVER_OTHERWISE:
+            with suppress(psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+                answer = connection.execute(question).fetchone()
+                if not right(*answer):
+                    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+                    self.seen.append(f"{now} {question}: {answer}")
+        self.reads += 1
+
+    def raw(self) -> Any:
+        sandbox = self.pipe.sandbox
+        return sandbox.analytics.connect(database=sandbox.analytics_db.name)
+
+    # --- the end of a fault --------------------------------------------------------------
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Nobody works."""
+        for _ in self._people:
+            assert self.working.acquire(timeout=30)
+        try:
+            yield
+        finally:
+            self.working.release(len(self._people))
+
+    def settle(self, deadline: float = 90.0) -> None:
+        """Let everything arrive, and see that nothing was lost, doubled, or shown half."""
+        asked = self.asked.is_set()
+        self.asked.clear()
+        with self.at_rest():
+            self.pipe.catch_up(deadline)
+            found = self.pipe.differences()
+            assert found == {}, found
+        for clerk in self._people:
+            assert clerk.error is None, repr(clerk.error)
+        assert self.seen == [], f"{len(self.seen)} of {self.reads} looks: {self.seen[:5]}"
+        if asked:
+            self.asked.set()
+
+    def verify(self) -> None:
+        """The product's own comparison agrees."""
+        with self.at_rest():
+            self.pipe.catch_up()
+            found = self.pipe.run("verify")
+        assert found.returncode == 0, found.stdout + found.stderr
+
+    # --- daemons -------------------------------------------------------------------------
+
+    def daemon_of(self, point: str) -> Daemon:
+        return self.pipe.replicator if point in failpoints.REPLICATOR else self.pipe.loader
+
+    def start(self) -> None:
+        """Start both daemons; they take orders from here on."""
+        for daemon in self.daemons:
+            self._start(daemon)
+
+    @property
+    def daemons(self) -> tuple[Daemon, Daemon]:
+        return self.pipe.replicator, self.pipe.loader
+
+    def _orders(self, daemon: Daemon) -> Path:
+        return daemon.log.with_suffix(".orders")
+
+    def _start(self, daemon: Daemon) -> None:
+        file = self._orders(daemon)
+        file.touch()
+        way = self.reached_by.get(daemon.program, {})
+        daemon.start(**{failpoints.ORDER: f"@{file}", failpoints.CONSENT: "yes"}, **way)
+
+    def restart(self, daemon: Daemon) -> None:
+        """kill -9, wherever it is, and a new beginning."""
+        daemon.kill()
+        self._start(daemon)
+
+    def order(self, point: str, action: str = "kill", passing: int = 1) -> Daemon:
+        """What the daemon of this point is to do there, from now on."""
+        daemon = self.daemon_of(point)
+        written = self._orders(daemon).with_suffix(".new")
+        written.write_text(f"{point}:{action}@{passing}")
+        written.replace(self._orders(daemon))
+        return daemon
+
+    def no_orders(self) -> None:
+        for daemon in self.daemons:
+            self._orders(daemon).write_text("")
+
+    def wait_for_death(self, *daemons: Daemon, deadline: float = 150.0) -> None:
+        """Until each has ended by its order; whoever did so is started again, without one.
+
+        Raises where one ended otherwise, or did not end at all.
+        """
+        waiting = list(daemons)
+
+        def all_ended() -> bool:
+            for daemon in list(waiting):
+                if not daemon.running:
+                    code = daemon.wait(0)
+                    assert code == -signal.SIGKILL, (
+                        f"{daemon.program} ended with {code}:\n" + (daemon.output[-3000:])
+                    )
+                    waiting.remove(daemon)
+                    self._orders(daemon).write_text("")
+                    self._start(daemon)
+            return not waiting
+
+        wait_until(
+            all_ended,
+            deadline,
+            what=lambda: f"{[d.program for d in waiting]} to obey:\n" + waiting[0].output[-3000:],
+        )
+
+    def wait_for_pause(self, point: str, deadline: float = 150.0) -> Daemon:
+        """Until the daemon stands still at its point; SIGCONT lets it go on."""
+        daemon = self.daemon_of(point)
+        wait_until(
+            lambda: daemon.stopped, deadline, what=lambda: f"a pause:\n{daemon.output[-3000:]}"
+        )
+        self._orders(daemon).write_text("")
+        return daemon
+
+
+_NEVER_OTHERWISE: tuple[tuple[str, Callable[..., bool]], ...] = (
+    (
+        "SELECT count(*), count(DISTINCT seq), coalesce(min(seq), 1), coalesce(max(seq), 0)"
+        " FROM raw.tally",
+        lambda rows, different, first, last: rows == different == last and first == 1,
+    ),
+    ("SELECT count(*) FROM raw.counter", lambda rows: rows == 1),
+    (
+        "SELECT count(*), coalesce(sum(amount), 1000) FROM raw.account",
+        lambda rows, total: rows == 2 and total == 1000,
+    ),
+    ("SELECT count(*) FROM raw.sheet", lambda rows: rows in (0, SHEETS)),
+)

@@ -4,10 +4,10 @@
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-matrix demo test test-matrix lint style types format bench bench-peers clean
+.PHONY: help setup setup-matrix demo test test-faults test-matrix test-matrix-quick lint style types format bench bench-peers clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install servers and .venv where missing; starts no service (DRY_RUN=1 only says what)
 	@.ci/setup
@@ -18,16 +18,17 @@ demo: setup ## Watch the pipeline work on throwaway servers for DEMO_SECONDS (30
 test: setup ## Run the tests on real servers; ARGS="-k words" narrows them
 	@$(BIN)/pytest $(ARGS)
 
+test-faults: setup ## Break everything on purpose; FAULTS_TIMES=5 for more, ARGS="-k words" narrows
+	@$(BIN)/pytest tests/faults $(ARGS)
+
 setup-matrix: setup ## Fetch MySQL 9.7, MariaDB 11.8 and PostgreSQL 18 into the user's cache
 	@.ci/setup-matrix
 
-MATRIX := mysql-9.7/postgresql mariadb-11.8/postgresql-18
+test-matrix: setup-matrix ## Run the tests on other servers and settings (.ci/matrix); MATRIX="mysql-9.7" narrows
+	@.ci/test-matrix $(MATRIX)
 
-test-matrix: setup-matrix ## Run the tests on the other servers; MATRIX="mysql-9.7/postgresql" narrows
-	@failed=; for pair in $(MATRIX); do echo "== $$pair"; \
-	    $(BIN)/pytest --servers $${pair%/*} --postgres $${pair#*/} tests/integration tests/end_to_end $(ARGS) \
-	        || failed="$$failed $$pair"; \
-	done; if [ -n "$$failed" ]; then echo "failed on:$$failed"; exit 1; fi
+test-matrix-quick: setup-matrix ## The same lines, less of each: what CI has time for (.ci/test-matrix says what)
+	@.ci/test-matrix quick $(MATRIX)
 
 lint: style types ## Check style, formatting and types
 

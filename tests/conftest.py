@@ -27,8 +27,9 @@ Servers of a test's own, for whatever must be killed, stopped or configured:
   wait_until(predicate, deadline=10.0, what="…")  instead of sleeping: returns the first truthy
                     answer, else fails with `what`. Also replicator.sandbox.waiting.wait_until.
 
-Which servers these are, --servers and --postgres say; `servers` tells a test. One that is about
-one family alone says so: @pytest.mark.only_on("mariadb", reason="…").
+Which servers these are, --servers and --postgres say, and --source-options how the source is set
+up otherwise (tests.source_options); `servers` tells a test. One that is about one family or one
+server alone says so: @pytest.mark.only_on("mariadb", reason="…").
 
 The types are in replicator.sandbox.servers, .postgres, .databases and tests.fix_servers.
 """
@@ -42,7 +43,7 @@ import pytest
 
 from replicator.sandbox import waiting
 
-pytest_plugins = ["tests.fix_servers", "tests.fix_pipeline"]
+pytest_plugins = ["tests.fix_servers", "tests.fix_pipeline", "tests.fix_proxy"]
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ is equal.
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import subprocess
@@ -21,10 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.types.string import TextLoader
 
 from config.connections import quote_mysql_identifier
+from loader.types import raw_name
 from replicator.sandbox.cluster import Engine, Sandbox
 from replicator.sandbox.data import load
+from replicator.sandbox.databases import MySQLDatabase
 from replicator.sandbox.schema import create_tables
 from replicator.sandbox.waiting import wait_until
 from replicator.sandbox.workload import Workload
@@ -43,11 +47,12 @@ class Daemon:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, **variables: str) -> None:
+        """Start it; `variables` hold for this time only."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"{self.program}.cli", "run"],
-                env=self._environment,
+                env={**self._environment, **variables},
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -57,6 +62,20 @@ class Daemon:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def stopped(self) -> bool:
+        """Does it stand still, by SIGSTOP?"""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """SIGKILL: what it had in memory is gone."""
@@ -82,8 +101,22 @@ class Daemon:
 class Pipeline:
     """A sandbox and its two daemons."""
 
-    def __init__(self, directory: Path, engine: Engine, pair: Pair, **variables: str) -> None:
-        self.sandbox = Sandbox(directory, mysql=pair.mysql, postgres=pair.postgres)
+    def __init__(
+        self,
+        directory: Path,
+        engine: Engine,
+        pair: Pair,
+        *,
+        durable: bool = False,
+        **variables: str,
+    ) -> None:
+        self.sandbox = Sandbox(
+            directory,
+            durable=durable,
+            mysql=pair.mysql,
+            postgres=pair.postgres,
+            source_options=dict(pair.chosen),
+        )
         self.sandbox.up(engine)
         inherited = {
             k: v for k, v in os.environ.items()
@@ -201,20 +234,22 @@ class Pipeline:
     def _columns(self, table: str) -> list[tuple[str, str]]:
         return [
             (row[0], row[1].split("(")[0].split(" ")[0])
-            for row in self.sandbox.source_db.query(f"SHOW COLUMNS FROM `{table}`")
+            for row in self.sandbox.source_db.query(
+                f"SHOW COLUMNS FROM {quote_mysql_identifier(table)}"
+            )
         ]
 
     def _mysql_rows(
         self, server: Any, database: str, table: str, columns: list[tuple[str, str]]
     ) -> Counter[tuple[object, ...]]:
         names = ", ".join(
-            quote_mysql_identifier(name) + ("+0e0" if kind == "float" else "")
+            quote_mysql_identifier(name) + ("*1e0" if kind == "float" else "")
             for name, kind in columns
         )
         with closing(server.connect(database=database)) as connection:
             cursor = connection.cursor()
             cursor.execute("SET time_zone='+00:00'")
-            cursor.execute(f"SELECT {names} FROM `{table}`")
+            cursor.execute(f"SELECT {names} FROM {quote_mysql_identifier(table)}")
             kinds = [kind for _, kind in columns]
             return Counter(
                 tuple(_plain(v, k) for v, k in zip(row, kinds, strict=True))
@@ -222,14 +257,60 @@ class Pipeline:
             )
 
     def _raw_rows(self, table: str, columns: list[tuple[str, str]]) -> Counter[tuple[object, ...]]:
-        names = ", ".join(f'"{name}"' for name, _ in columns)
+        names = ", ".join(_in_raw(name) for name, _ in columns)
         with self.sandbox.analytics.connect(database=self.sandbox.analytics_db.name) as connection:
             connection.execute("SET intervalstyle = 'postgres'")
+            connection.adapters.register_loader("jsonb", TextLoader)
             kinds = [kind for _, kind in columns]
             return Counter(
                 tuple(_plain(v, k) for v, k in zip(row, kinds, strict=True))
-                for row in connection.execute(f'SELECT {names} FROM raw."{table}"')
+                for row in connection.execute(f"SELECT {names} FROM raw.{_in_raw(table)}".encode())
             )
+
+    def raw_tables(self, prefix: str) -> set[str]:
+        """The names of the tables in `raw` that begin so."""
+        found = self.sandbox.analytics_db.query(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'raw'"
+        )
+        return {row[0] for row in found if row[0].startswith(prefix)}
+
+    def definition_differences(self, prefix: str) -> dict[str, str]:
+        """Tables that the replica defines otherwise than the source does, but for the engine."""
+        source = _definitions(self.sandbox.source_db, prefix)
+        replica = _definitions(self.sandbox.replica_db, prefix)
+        return {
+            table: f"source only {left - right}; replica only {right - left}"
+            for table in source | replica
+            if (left := source.get(table, set())) != (right := replica.get(table, set()))
+        }
+
+
+_CATALOG = {
+    "tables": "table_type, table_collation, table_comment",
+    "columns": "column_name, ordinal_position, column_type, is_nullable, collation_name,"
+    " column_default, extra, generation_expression, column_comment",
+    "statistics": "index_name, seq_in_index, non_unique, column_name, sub_part",
+    "partitions": "partition_name, partition_ordinal_position, partition_method,"
+    " partition_expression, partition_description",
+}
+
+
+def _definitions(database: MySQLDatabase, prefix: str) -> dict[str, set[tuple[Any, ...]]]:
+    """What the catalog says of the tables whose names begin so."""
+    found: dict[str, set[tuple[Any, ...]]] = {}
+    for view, columns in _CATALOG.items():
+        for row in database.query(
+            f"SELECT table_name, {columns} FROM information_schema.{view}"
+            " WHERE table_schema = %s AND LEFT(table_name, %s) = %s",
+            (database.name, len(prefix), prefix),
+        ):
+            found.setdefault(row[0], set()).add((view, *row[1:]))
+    return found
+
+
+def _in_raw(name: str) -> str:
+    """A name of the source as `raw` has it, quoted."""
+    return '"' + raw_name(name).replace('"', '""') + '"'
 
 
 def _plain(value: Any, kind: str) -> object:
@@ -244,17 +325,22 @@ def _plain(value: Any, kind: str) -> object:
         return None  # 0000-00-00, which PostgreSQL cannot hold and raw has as NULL
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).replace(tzinfo=None)
+    if kind == "json":
+        return json.dumps(json.loads(value), sort_keys=True)
+    if kind == "bit" and isinstance(value, str):
+        return int(value, 2)  # as PostgreSQL writes it
+    if isinstance(value, str):
+        return value.replace("\0", "\\0")  # which PostgreSQL cannot hold either
     if kind == "bit" and isinstance(value, bytes):
         return int.from_bytes(value, "big")
-    if kind == "bit":
-        return int(value, 2)  # as PostgreSQL writes it
     return value
 
 
 class Practice:
     """Synthetic data on a pipeline's source, and several people who work with it at once."""
 
-    def __init__(self, pipeline: Pipeline, *, size: int, people: int = 4) -> None:
+    def __init__(self, pipeline: Pipeline, *, size: int, people: int = 4, pace: float = 60) -> None:
+        """`pace`: transactions a second that each of them makes at most."""
         self._pipeline = pipeline
         engine = pipeline.sandbox.engine
         with closing(self.connect()) as connection:
@@ -266,7 +352,7 @@ class Practice:
             Workload(self.connect, seed, worker=seed, shared=seed >= 2) for seed in range(people)
         ]
         self._threads = [
-            threading.Thread(target=person.run, args=(self._stop, 60), daemon=True)
+            threading.Thread(target=person.run, args=(self._stop, pace), daemon=True)
             for person in self.people
         ]
 
@@ -295,12 +381,18 @@ class Practice:
 
 @pytest.fixture
 def pipeline(server_directory: Path, servers: Pair) -> Iterator[NewPipeline]:
-    """Makes pipelines: pipeline("MyISAM"), with further environment variables by keyword."""
+    """Makes pipelines: pipeline("MyISAM"), with further environment variables by keyword.
+
+    Without an engine it is the one that `--source-options` names, or InnoDB. `durable`: the
+    servers wait for the disk, so that what they acknowledged outlives their own death.
+    """
     made: list[Pipeline] = []
 
-    def make(engine: Engine = "InnoDB", **variables: str) -> Pipeline:
-        number = len(list(server_directory.iterdir()))
-        made.append(Pipeline(server_directory / f"pipeline-{number}", engine, servers, **variables))
+    def make(engine: Engine | None = None, *, durable: bool = False, **variables: str) -> Pipeline:
+        place = server_directory / f"pipeline-{len(list(server_directory.iterdir()))}"
+        made.append(
+            Pipeline(place, engine or servers.engine, servers, durable=durable, **variables)
+        )
         return made[-1]
 
     yield make

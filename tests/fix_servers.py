@@ -3,9 +3,9 @@
 Which servers a run needs is known once tests are collected; the first one
 asked for launches them all, so that they start side by side. `--servers` and
 `--postgres` choose which they are: one pair a run, the same server as source and as
-replica. Everything lives
-in one temporary directory, which the reaper removes with its servers even when
-pytest itself is killed.
+replica; `--source-options` sets the source up otherwise, as practices do (`source_options`).
+Everything lives in one temporary directory, which the reaper removes with its servers even
+when pytest itself is killed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from replicator.sandbox.accounts import (
     create_replica_account,
     create_source_account,
 )
+from replicator.sandbox.cluster import Engine
 from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
 from replicator.sandbox.installations import (
     MYSQL_NAMES,
@@ -46,6 +47,7 @@ from replicator.sandbox.servers import (
     Options,
     new_server,
 )
+from tests import source_options
 
 NewMariaDB = Callable[..., BinlogServer]
 NewPostgreSQL = Callable[..., PostgreSQLServer]
@@ -64,16 +66,28 @@ class Pair:
 
     mysql: MySQLName
     postgres: PostgresName
+    chosen: tuple[tuple[str, str], ...] = ()
+    """Options of the source that this run is about."""
 
     @property
     def family(self) -> str:
-        return "mysql" if self.mysql.startswith("mysql") else "mariadb"
+        return family_of(self.mysql)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the source's tables where a test leaves it open."""
+        return source_options.engine_of(self.chosen) or "InnoDB"
+
+
+def family_of(mysql: str) -> str:
+    return "mysql" if mysql.startswith("mysql") else "mariadb"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("servers")
     group.addoption("--servers", choices=MYSQL_NAMES, default=MYSQL_NAMES[0])
     group.addoption("--postgres", choices=POSTGRES_NAMES, default=POSTGRES_NAMES[0])
+    group.addoption("--source-options", default="", metavar="WORD,…")
 
 
 _family = ["mariadb"]
@@ -87,13 +101,16 @@ def family() -> str:
 def pytest_configure(config: pytest.Config) -> None:
     _family[0] = _pair_of(config).family
     config.addinivalue_line(
-        "markers", "only_on(family, reason): the test is about mariadb or about mysql alone"
+        "markers",
+        "only_on(name, reason): the test is about mariadb, mysql, or the named server alone",
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A test about another family is not a part of this run: deselected, not skipped."""
-    others = [item for item in items if any(m.args[0] != family() for m in _only_on(item))]
+    """A test about other servers is not a part of this run: deselected, not skipped."""
+    pair = _pair_of(config)
+    here = {pair.family, pair.mysql, pair.postgres}
+    others = [item for item in items if any(m.args[0] not in here for m in _only_on(item))]
     items[:] = [item for item in items if item not in others]
     config.hook.pytest_deselected(items=others)
 
@@ -104,8 +121,19 @@ def _only_on(item: pytest.Item) -> list[pytest.Mark]:
     return marks
 
 
+def pytest_report_header(config: pytest.Config) -> str:
+    pair = _pair_of(config)
+    words = config.getoption("--source-options") or "as they come"
+    return f"servers: {pair.mysql} ({words}) -> {pair.mysql} -> {pair.postgres}"
+
+
 def _pair_of(config: pytest.Config) -> Pair:
-    return Pair(config.getoption("--servers"), config.getoption("--postgres"))
+    mysql = config.getoption("--servers")
+    try:
+        chosen = source_options.parse(config.getoption("--source-options"), family_of(mysql))
+    except ValueError as error:
+        raise pytest.UsageError(f"--source-options: {error}") from None
+    return Pair(mysql, config.getoption("--postgres"), tuple(chosen.items()))
 
 
 @pytest.fixture(scope="session")
@@ -138,7 +166,8 @@ class Fleet:
     def _make(self, name: str) -> ServerProcess:
         place = self.directory / name
         if name == "source_server":
-            return new_server(self.pair.mysql, place, options=SOURCE_OPTIONS, server_id=1)
+            options = source_options.applied(SOURCE_OPTIONS, self.pair.chosen)
+            return new_server(self.pair.mysql, place, options=options, server_id=1)
         if name == "replica_server":
             return new_server(self.pair.mysql, place, options=REPLICA_OPTIONS, server_id=2)
         return PostgreSQLServer(place, name=self.pair.postgres)
@@ -246,7 +275,7 @@ def new_mariadb(server_directory: Path, servers: Pair) -> Iterator[NewMariaDB]:
         server = new_server(
             servers.mysql,
             server_directory / _name(servers.mysql),
-            options=options,
+            options=source_options.applied(options, servers.chosen),
             server_id=server_id,
             durable=durable,
         )

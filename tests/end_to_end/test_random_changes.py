@@ -1,114 +1,204 @@
 """Whatever is done on the source, in whatever order: all three servers agree in the end.
 
-One pipeline runs through all examples; each example has tables of its own. An example
-that fails is printed as the statements that made it, ends its pipeline, and is replayed
-first the next time. RANDOM_EXAMPLES sets how many are tried, RANDOM_SHRINK=1 looks for
-the smallest program that fails (minutes), and pytest's --hypothesis-seed repeats a run.
+One pipeline runs through all examples; each, a program, has tables of its own. When one
+fails, its statements are printed as they were sent, in the form that RANDOM_REPLAY reads,
+and with the seed; nothing has to be run again to know them.
+
+RANDOM_EXAMPLES=40    how many programs to try (12 if not said)
+RANDOM_SEED=7         draws the programs of that seed, in their order
+RANDOM_REPLAY=file    runs the one program whose printed lines the file holds, so many times
+RANDOM_SHRINK=1       looks for the smallest program that fails (many minutes)
+
+Statements marked + went to the server while the one before was still running; which of the
+two came first is the one thing that a replay does not repeat.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.end_to_end.random_changes import CONNECTIONS, Step, programs
+from config.tables import TableRules
+from replicator.cli.verify import verify
+from tests.end_to_end.random_changes import CONNECTIONS, Program, Step, programs
+from tests.end_to_end.random_model import quoted
 from tests.fix_pipeline import NewPipeline, Pipeline
+from tests.fix_servers import Pair
 
 EXAMPLES = int(os.environ.get("RANDOM_EXAMPLES", "12"))
-_numbers = itertools.count(1)
+SEED = int(os.environ.get("RANDOM_SEED") or random.SystemRandom().randrange(10**9))
+REPLAY = os.environ.get("RANDOM_REPLAY")
+SHRINK = os.environ.get("RANDOM_SHRINK") == "1"
+
+PHASES = [Phase.generate, *([Phase.shrink] if SHRINK else [])]
+SESSIONS = [
+    "SET NAMES utf8mb4",
+    "SET time_zone = '-05:00', sql_mode = 'STRICT_TRANS_TABLES'",
+    "SET time_zone = '+05:30', sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,NO_ZERO_IN_DATE'",
+]
+"""What the connections are like: the first as OpenDental's own."""
 
 
-PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
-if os.environ.get("RANDOM_SHRINK") == "1":
-    PHASES.append(Phase.shrink)
+@dataclass
+class Sent:
+    """A statement and what the source said to it."""
+
+    step: Step
+    refused: int = 0
+
+    def __str__(self) -> str:
+        mark = "+" if self.step.at_once else " "
+        ending = f"   -- refused: {self.refused}" if self.refused else ""
+        return f"{self.step.connection}{mark} {self.step.statement}{ending}"
+
+
+def read_steps(text: str) -> list[Step]:
+    """The steps of a program from the lines that a failure prints."""
+    lines = re.findall(r"^(\d)([+ ]) (.*?)(?:   -- refused: \d+)?$", text, re.MULTILINE)
+    return [Step(int(number), statement, mark == "+") for number, mark, statement in lines]
+
+
+class Clients:
+    """The connections of one program; each is its own session on the source."""
+
+    def __init__(self, pipe: Pipeline) -> None:
+        self._pool = ThreadPoolExecutor(CONNECTIONS)
+        self._connections: list[Any] = []
+        for session in SESSIONS:
+            connection = pipe.sandbox.source.connect(database="opendental")
+            self._connections.append(connection)
+            with connection.cursor() as cursor:
+                cursor.execute("SET lock_wait_timeout = 1, innodb_lock_wait_timeout = 0")
+                cursor.execute(session)
+
+    def run(self, steps: list[Step], prefix: str) -> list[Sent]:
+        """Run a program to its end, transactions that it left open included."""
+        with self._pool:
+            sent = [
+                one
+                for group in together(steps)
+                for one in self._pool.map(lambda step: self._send(step, prefix), group)
+            ]
+        for connection in self._connections:
+            with closing(connection), connection.cursor() as cursor:
+                cursor.execute("COMMIT")
+        return sent
+
+    def _send(self, step: Step, prefix: str) -> Sent:
+        with self._connections[step.connection].cursor() as cursor:
+            try:
+                cursor.execute(step.sql(prefix))
+            except pymysql.MySQLError as error:
+                return Sent(step, error.args[0])  # not part of history
+        return Sent(step)
+
+
+def together(steps: list[Step]) -> Iterator[list[Step]]:
+    """Runs of steps that are sent at once, each to a connection of its own."""
+    group: list[Step] = []
+    for step in steps:
+        if not step.at_once or any(step.connection == other.connection for other in group):
+            yield group
+            group = []
+        group.append(step)
+    yield group
 
 
 class Stage:
-    """A running pipeline, made anew after one on which an example failed."""
+    """A running pipeline for one program after the other, made anew behind one that failed."""
 
     def __init__(self, new: NewPipeline) -> None:
         self._new = new
         self._pipe: Pipeline | None = None
+        self._numbers = itertools.count(1)
+        self._failure: BaseException | None = None
+        self.proven = 0
+        self.statements: Counter[str] = Counter()
 
-    def __enter__(self) -> Pipeline:
+    def prove(self, steps: list[Step]) -> None:
+        """Run a program and compare; a failure carries the program with it."""
+        if self._failure is not None and not SHRINK:
+            # hypothesis asks again whether it is sure; what a race does once is a failure.
+            raise self._failure
+        prefix, sent = f"x{next(self._numbers)}_", []
+        try:
+            pipe = self._running()
+            sent += Clients(pipe).run(steps, prefix)
+            pipe.catch_up()
+            check(pipe, prefix)
+        except BaseException as error:
+            self._failure = error
+            error.add_note(self._told(sent))
+            if self._pipe is not None:
+                self._pipe.close()
+                self._pipe = None
+            raise
+        self.proven += 1
+        self.statements.update("refused" if one.refused else "taken" for one in sent)
+
+    def _running(self) -> Pipeline:
         if self._pipe is None:
-            self._pipe = self._new("InnoDB")
+            # What stands for a name that was taken away must go before all is compared.
+            self._pipe = self._new(LOADER_RENAME_SECONDS="1", LOADER_REPLACEMENT_SECONDS="5")
             self._pipe.sandbox.source_db.execute("CREATE TABLE there (id INT PRIMARY KEY)")
             self._pipe.start()
             self._pipe.catch_up()
         return self._pipe
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is not None and self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
-
-
-def run(pipe: Pipeline, steps: list[Step], prefix: str) -> list[str]:
-    """Run a program; what the source took, in order."""
-    taken = []
-    connections: list[Any] = [
-        pipe.sandbox.source.connect(database="opendental") for _ in range(CONNECTIONS)
-    ]
-    for connection in connections:
-        with connection.cursor() as cursor:
-            cursor.execute("SET lock_wait_timeout = 0, innodb_lock_wait_timeout = 0")
-    for step in steps:
-        with connections[step.connection].cursor() as cursor:
-            try:
-                cursor.execute(step.sql(prefix))
-            except pymysql.MySQLError:
-                continue  # refused: not part of history
-        taken.append(f"{step.connection}: {step.sql(prefix)}")
-    for connection in connections:
-        with closing(connection), connection.cursor() as cursor:
-            cursor.execute("COMMIT")
-    return taken
-
-
-def raw_tables(pipe: Pipeline, prefix: str) -> set[str]:
-    found = pipe.sandbox.analytics_db.query(
-        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'raw'"
-    )
-    return {row[0] for row in found if row[0].startswith(prefix)}
-
-
-@pytest.mark.timeout(3600)
-def test_random_changes_arrive_exactly(pipeline: NewPipeline) -> None:
-    stage = Stage(pipeline)
-
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        phases=PHASES,
-        print_blob=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(programs())
-    def example(steps: list[Step]) -> None:
-        prefix = f"x{next(_numbers)}_"
-        with stage as pipe:
-            for line in run(pipe, steps, prefix):
-                note(line)
-            pipe.catch_up()
-            check(pipe, prefix)
-
-    example()
+    def _told(self, sent: list[Sent]) -> str:
+        lines = "\n".join(map(str, sent))
+        return f"program {self.proven + 1} of RANDOM_SEED={SEED}, for RANDOM_REPLAY:\n{lines}"
 
 
 def check(pipe: Pipeline, prefix: str) -> None:
-    """Rows by our own eyes, shapes and rows by the product's; then make room."""
+    """Rows and definitions by our own eyes, then by the product's; then make room."""
     tables = [table for table in pipe.tables() if table.startswith(prefix)]
     assert pipe.differences(tables) == {}
-    assert raw_tables(pipe, prefix) == set(tables)
+    assert pipe.definition_differences(prefix) == {}
+    assert pipe.raw_tables(prefix) == set(tables)
     if tables:
-        answer = pipe.run("verify", *tables)
-        assert answer.returncode == 0, answer.stdout + answer.stderr
-        names = ", ".join(f"`{table}`" for table in tables)
+        report = verify(pipe.sandbox.settings(), TableRules(), tables)
+        assert report.exact(strict=True), str(report.as_json(strict=True))
+        names = ", ".join(map(quoted, tables))
         pipe.sandbox.source_db.execute(f"DROP TABLE {names}")
+
+
+@pytest.mark.timeout(5400)
+def test_random_changes_arrive_exactly(pipeline: NewPipeline, servers: Pair) -> None:
+    stage = Stage(pipeline)
+    if REPLAY:
+        for _ in range(EXAMPLES):
+            stage.prove(read_steps(Path(REPLAY).read_text()))
+        return
+
+    @seed(SEED)
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=PHASES,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(programs(servers.family))
+    def example(program: Program) -> None:
+        stage.prove(program.steps)
+
+    began = time.monotonic()
+    example()
+    told = ", ".join(f"{count} statements {what}" for what, count in stage.statements.items())
+    print(f"seed {SEED}: {stage.proven} programs, {told}, {time.monotonic() - began:.0f} s")
+    assert stage.proven >= EXAMPLES

@@ -11,6 +11,9 @@ right goes one tree, by which the daemons decide between waiting and stopping:
         ConfigError           fix the environment
         PositionLost          the binlog we need was purged: resync
         SourceReset           the source went back in time: resync
+        BinlogRefused         the server cannot send its own binlog from there
+          BinlogTorn          a file breaks off within an event: its server crashed
+        EventsLost            the server says that its binlog lacks events: resync
         UnknownEvent          an event we refuse to guess at
         StatementFormat       rows were logged as statements
         ApplyConflict         the target holds rows that it should not hold
@@ -94,6 +97,22 @@ class SourceReset(Halt):
     """The source is not the server, or not in the state, that our position belongs to."""
 
     remedy = "If this server is the right one, copy everything again: replicator resync --all"
+
+
+class BinlogRefused(Halt):
+    """The server cannot read its own binlog where we must go on."""
+
+    remedy = "See that server's error log, and its disk; then: replicator resync --all"
+
+
+class BinlogTorn(BinlogRefused):
+    """A binlog file ends in the middle of an event."""
+
+
+class EventsLost(Halt):
+    """The server wrote down that its binlog lacks changes that were made (INCIDENT)."""
+
+    remedy = "Copy everything again: replicator resync --all"
 
 
 class UnknownEvent(Halt):
@@ -313,11 +332,18 @@ def _classify_dump_refusal(said: str) -> ReplicatorError:
     lowered = said.lower()
     if "same server_uuid" in lowered or "same server_id" in lowered or "same server id" in lowered:
         return AlreadyRunning(said, "Another replica uses our server id: set REPLICATOR_SERVER_ID.")
-    if "impossible position" in lowered or ("gtid" in lowered and "not in the" in lowered):
+    beyond = "impossible position" in lowered or "position > file size" in lowered
+    if beyond or ("gtid" in lowered and "not in the" in lowered):
         return SourceReset(said)
+    if "truncated in the middle of event" in lowered:
+        return BinlogTorn(said)
+    if "max_allowed_packet" in lowered:
+        return BinlogRefused(
+            said, "On that server: SET GLOBAL max_allowed_packet = 1073741824; and in its my.cnf."
+        )
     if "first log file" in lowered or "purged" in lowered or "could not find" in lowered:
         return PositionLost(said)
-    return Halt(said, "The server could not read its own binlog there: see its error log.")
+    return BinlogRefused(said)
 
 
 def _classify_postgres(exc: psycopg.Error, server: str) -> ReplicatorError:

@@ -2,7 +2,8 @@
 
 Counts and times come in from the legs; Prometheus reads them on the right.
 Labels are few and closed (operations, kinds, states), never a table: 436
-tables times anything is too much. Names follow Prometheus' conventions, with
+tables times anything is too much. (Tables with rows in quarantine are few, or there is
+more to mend than a graph.) Names follow Prometheus' conventions, with
 base units at their end.
 """
 
@@ -54,6 +55,9 @@ STATEMENTS_SKIPPED = _counter(
 VALUE_EXCEPTIONS = _counter(
     "loader_value_exceptions_total", "Values that PostgreSQL cannot hold, kept aside.", "reason"
 )
+QUARANTINED_ROWS = _gauge(
+    "loader_quarantined_rows", "Rows that PostgreSQL refused, of tables that have any.", "table"
+)
 BATCH_ROWS = _histogram("replicator_batch_rows", "Rows in a committed batch.", _ROWS, "leg")
 BATCH_SECONDS = _histogram(
     "replicator_batch_seconds", "Time to write and commit a batch.", _SECONDS, "leg"
@@ -62,6 +66,10 @@ BATCH_SECONDS = _histogram(
 # Copies and reloads
 COPIED_ROWS = _counter("replicator_copied_rows_total", "Rows copied outside the stream.", "leg")
 RELOADS = _counter("replicator_reloads_total", "Tables copied again as a whole.", "leg", "reason")
+
+SCHEMA_DRIFTS = _counter(
+    "loader_schema_drifts_total", "Raw tables that their rows did not fit, loaded anew therefore."
+)
 
 # Health
 RETRIES = _counter(

@@ -6,12 +6,14 @@ what and how.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import structlog
 import typer
 
+from config import failpoints
 from config.connections import connect_mysql, connect_postgres
 from config.daemon import run, stop_on_signals
 from config.errors import (
@@ -55,6 +57,7 @@ def run_command(
     try:
         settings = load_settings(env_file)
         configure_logging(settings.log_level, settings.log_format)
+        failpoints.arm(os.environ)
         _serve(settings)
     except ReplicatorError as error:
         HALTS.labels("loader", type(error).__name__).inc()

@@ -9,9 +9,17 @@ from __future__ import annotations
 
 import structlog
 
-from config.errors import PositionLost, SourceReset, classify
+from config.errors import (
+    BinlogRefused,
+    EventsLost,
+    PositionLost,
+    SchemaDrift,
+    SourceReset,
+    classify,
+)
 from config.settings import Settings
 from config.tables import load_table_rules
+from loader.ddl.drift import Drifts
 from loader.session import Session
 
 log = structlog.get_logger()
@@ -24,6 +32,7 @@ class Loader:
         self._settings = settings
         self._rules = load_table_rules(settings.tables_file)
         self._session: Session | None = None
+        self._drifts = Drifts()
 
     def step(self) -> None:
         """Take in what the replica has, write what is due; raises Transient or Halt."""
@@ -31,11 +40,15 @@ class Loader:
             if self._session is None:
                 self._session = Session.start(self._settings, self._rules)
             self._session.step()
-        except (PositionLost, SourceReset) as lost:
+        except (PositionLost, SourceReset, BinlogRefused, EventsLost) as lost:
             # The replica's own binlog: everything in it is also in the replica's tables.
             self.close()
             log.warning("replica_position_lost", reason=str(lost), remedy="reloading every table")
             self._session = Session.start(self._settings, self._rules, anew=True)
+        except SchemaDrift as drift:
+            self.close()
+            tables = self._drifts.heal(drift)
+            self._session = Session.start(self._settings, self._rules, reload=tables)
         except BaseException as error:
             self.close()
             if isinstance(error, Exception):

@@ -8,11 +8,16 @@ skipped until the stream has passed the copy's watermark, which is stored.
 from __future__ import annotations
 
 from config.connections import PostgresConnection
+from config.failpoints import reach
 from loader import schema, tracking
 from loader.ddl import altering, shapes
-from loader.load.reload import Copier, shape_of
+from loader.load.carefully import CarefulCopy
+from loader.load.reload import Copier, Snapshot, shape_of
+from loader.quarantine import entries
+from loader.quarantine.refusals import attempt
 from loader.replica import SourceMark
 from loader.types import raw_name
+from replicator.binlog.schema import TableSchema
 
 
 def load_keyless(copier: Copier, postgres: PostgresConnection, table: str) -> SourceMark | None:
@@ -30,9 +35,32 @@ def load_keyless(copier: Copier, postgres: PostgresConnection, table: str) -> So
     else:
         altering.apply_emptied(postgres, name, schema.diff(current, shape), shape.key)
     tracking.clear_all_exceptions(postgres, table)
-    rows, _faults = copier.fill(name, table_schema, opened.mark, lambda: False)
+    entries.clear_all(postgres, table)
+    rows = _fill(copier, postgres, name, table_schema, opened)
     tracking.rename_exceptions(postgres, name, table)
     tracking.set_watermark(postgres, table, opened.mark.position if opened.mark else None)
     tracking.note_loaded(postgres, table, rows, table_schema.hash)
     shapes.store(postgres, table_schema)
+    reach("load.keyless")
     return opened.mark
+
+
+def _fill(
+    copier: Copier,
+    postgres: PostgresConnection,
+    name: str,
+    table_schema: TableSchema,
+    opened: Snapshot,
+) -> int:
+    """Copy the rows; refused ones go to the quarantine. How many stand in the table."""
+    found: list[int] = []
+
+    def fill(careful: CarefulCopy | None = None) -> None:
+        rows, _faults = copier.fill(name, table_schema, opened.mark, lambda: False, careful)
+        found.append(rows)
+
+    if attempt(postgres, fill) is None:
+        return found[-1]
+    careful = copier.careful(table_schema, opened, into=entries.TABLE)
+    fill(careful)
+    return found[-1] - careful.end()

@@ -20,24 +20,28 @@ from datetime import datetime
 import structlog
 
 from config.connections import PostgresConnection
-from config.errors import UnknownEvent, translated
+from config.errors import PositionLost, SourceReset, UnknownEvent, translated
+from config.failpoints import reach
 from config.metrics import BATCH_ROWS, BATCH_SECONDS, PIPELINE_LAG
 from config.settings import Settings
 from loader.batch import Batch, Limits
 from loader.handover import HandOver
 from loader.lifecycle import Table, Tables
+from loader.quarantine.unheld import may_be_unheld
 from loader.replica import SourceMark
 from loader.rows import TablePlan
 from loader.schema import RawTable
 from loader.tracking import Offset
 from loader.values import NULL
 from loader.writer import Action, Writer
-from replicator.binlog.position import BinlogPosition, ReplicaPosition
+from replicator.binlog.position import BinlogPosition, ReplicaPosition, SourcePosition
 
 log = structlog.get_logger()
 
 IDLE_OFFSET_SECONDS = 0.5
 """How often a position that moved without any change for us is stored: `wait` waits for it."""
+REPLAY_SECONDS = 1.0
+"""How often somebody's wish to replay rows in quarantine is looked for, where there are any."""
 STOP_SECONDS = 20.0
 """How long a write that has begun may take to end when the loader is stopped."""
 
@@ -73,6 +77,9 @@ class Ledger:
         self._limits = Limits(tuning.batch_rows, tuning.batch_bytes, tuning.batch_seconds)
         self._stored_at = time.monotonic()
         self._moved = False
+        self._replayed_at = 0.0
+        self._watched = set(self._writer.quarantine.counts)
+        """Tables that may have rows whose key PostgreSQL cannot hold."""
         self._in_parts = False
         self._thread: HandOver[Parcel] = HandOver(self._write_parcel)
 
@@ -90,9 +97,33 @@ class Ledger:
             self.offset = replace(self.offset, replica=position)
             self._moved = True
 
-    def mark(self, mark: SourceMark) -> None:
-        """What is taken in from here on shows the source at `mark`."""
-        self.offset = replace(self.offset, source=mark.position, source_ts=mark.source_ts)
+    def mark(self, mark: SourceMark, left: SourcePosition | None) -> None:
+        """What is taken in from here on shows the source at `mark`.
+
+        `left` is where leg 1's offset row stood before: where the last transaction that we saw
+        had put it, or else the replica's binlog lacks one. That is what a crash of a replica
+        that runs without sync_binlog=1 leaves: rows in its tables that its binlog has lost.
+        """
+        if self.offset.chained and left is not None and left != self.offset.source:
+            raise PositionLost(
+                f"the replica's binlog leaves out what leg 1 did between the source's positions"
+                f" {self.offset.source} and {left}",
+                hint="It is reloaded. Set sync_binlog=1 on the replica, so that a crash of it loses"
+                " nothing.",
+            )
+        self.offset = replace(
+            self.offset, source=mark.position, source_ts=mark.source_ts, chained=True
+        )
+
+    def enter_file(self, file: str, created: int) -> None:
+        """The stream is in this binlog file, which the replica began at this second."""
+        offset = self.offset
+        if file == offset.replica.file and offset.created not in (0, created):
+            raise SourceReset(
+                f"the replica's binlog file {file} is not the one that position {offset.replica} is"
+                " in: the replica was set up again, or its binlog was begun anew (RESET MASTER)"
+            )
+        self.offset = replace(offset, created=created)
 
     def make_room(self, plans: Iterable[TablePlan]) -> None:
         """Hand over first what was read under another plan of the same table."""
@@ -106,7 +137,9 @@ class Ledger:
             return
         table.seen_at = now
         stamp = self.offset.source_ts
-        self._batch.fold(plan, events, stamp.encode() if stamp else NULL, now)
+        watched = (table.loading or plan.table in self._watched) and may_be_unheld(plan)
+        if self._batch.fold(plan, events, stamp.encode() if stamp else NULL, now, watched=watched):
+            self._watched.add(plan.table)
 
     def end_transaction(self, position: BinlogPosition, gtid: str, now: float) -> None:
         """A transaction is whole."""
@@ -159,6 +192,7 @@ class Ledger:
         with translated(self._label):
             if parcel.part:
                 self._writer.write_part(parcel.batch, parcel.offset)
+                reach("parts.written")
             else:
                 self._writer.write_batch(parcel.batch, parcel.offset)
         if not parcel.part:
@@ -197,11 +231,26 @@ class Ledger:
         with translated(self._label):
             written = self._writer.write(batch, self.offset, actions)
         self._stored_at, self._moved = time.monotonic(), False
+        self._watched.update(t.name for t in written.merged if t.loaded and t.loaded.refused)
         finished = [number for table in written.merged for number in table.take_requests()]
         self.tables.merged(written.merged)
         if batch:
             self._measure(batch, self.offset, self._stored_at - began)
         self.finish(finished)
+
+    def replay(self) -> None:
+        """Take up now and then what somebody wants to be replayed; nothing may be half written."""
+        now = time.monotonic()
+        if not self._writer.quarantine or now - self._replayed_at < REPLAY_SECONDS:
+            return
+        self.drain()
+        with translated(self._label):
+            more = self._writer.replay()
+        self._replayed_at = 0.0 if more else now
+
+    def entries_changed(self) -> None:
+        """Rows went to the quarantine, or left it, in the open transaction."""
+        self._writer.quarantine.doubt()
 
     def _measure(self, batch: Batch, offset: Offset, seconds: float) -> None:
         BATCH_ROWS.labels("loader").observe(batch.rows)

@@ -144,6 +144,15 @@ class Tables:
         table.watermark = None
         return table
 
+    def pause(self, names: Iterable[str]) -> list[str]:
+        """Let these be as they are until they are to be loaded; those that were followed."""
+        known = [self.by_name[name] for name in names if name in self.by_name]
+        followed = [t for t in known if t.state == STREAMING or t.loading]
+        for table in followed:
+            self._abandon(table)
+            self.enter(table, WAITING)
+        return [table.name for table in followed]
+
     def _abandon(self, table: Table) -> None:
         if table.request is not None:
             table.request.cancelled.set()

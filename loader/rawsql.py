@@ -68,6 +68,11 @@ class Statements:
         self.upsert = self._text(self._upsert())
         self.delete = self._text(self._delete())
         self.touch = self._text(self._touch())
+        self.touch_name = self._text(
+            sql.SQL(
+                "INSERT INTO {} (_key, _deleted) VALUES (%s, true) ON CONFLICT DO NOTHING"
+            ).format(self._safe_touched)
+        )
         self.copy = self._text(_copy(self._table, self._row))
         self.staged_upsert = self._text(self._staged_upsert())
         self.staged_delete = self._text(self._staged_delete())

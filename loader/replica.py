@@ -125,6 +125,16 @@ def unfinished_tables(connection: MySQLConnection, database: str) -> set[str]:
     return {_text(name) for (name,) in rows}
 
 
+def copied_tables(connection: MySQLConnection, database: str) -> set[str]:
+    """Tables that leg 1 copies anew: what it writes to them is not whole yet."""
+    table = f"{quote_mysql_identifier(database)}.{STATUS_TABLE}"
+    rows = _rows(
+        connection,
+        f"SELECT table_name FROM {table} WHERE extraction_status IN ('copying', 'reconciling')",
+    )
+    return {_text(name) for (name,) in rows}
+
+
 def loading_requests(connection: MySQLConnection, database: str) -> dict[int, str]:
     """Resync requests that wait for the loader: id to table."""
     table = f"{quote_mysql_identifier(database)}.{REQUEST_TABLE}"

@@ -11,7 +11,7 @@ Format of ROWS events: MariaDB `sql/log_event.h`, "class Rows_log_event".
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -80,6 +80,17 @@ def plan_for(table_map: TableMap) -> TablePlan:
     )
 
 
+UNHELD = b"\\?"
+
+
+class UnheldChange(NamedTuple):
+    """A row whose key PostgreSQL cannot hold: `row` is its COPY text, None where it is gone."""
+
+    key: bytes
+    row: bytes | None
+    faults: tuple[ValueFault, ...]
+
+
 class RowDecoder(Protocol):
     """Turns a rows event into row changes, in the event's order."""
 
@@ -116,6 +127,20 @@ class PythonDecoder:
         except (IndexError, struct.error) as error:
             raise malformed(plan.table) from error
 
+    def unheld(self, event: bytes, plan: TablePlan) -> Iterator[UnheldChange]:
+        """Of a whole rows event that decodes, what became of rows whose key cannot be held."""
+        operation = _OPERATIONS[event[4]]
+        images = _Images(event, self._body(event, plan, operation), plan)
+        while images.more():
+            if operation != INSERT:
+                key, faults = images.key_only()
+                if key is None:
+                    yield UnheldChange(images.unheld_key(faults), None, ())
+            if operation != DELETE:
+                key, row, faults = images.whole()
+                if key is None:
+                    yield UnheldChange(images.unheld_key(faults), row, tuple(faults))
+
     @staticmethod
     def _body(event: bytes, plan: TablePlan, operation: int) -> int:
         """Check the width and the columns present; return the first image's offset."""
@@ -147,6 +172,7 @@ class _Images:
         self.plan = plan
         self._bitmap = (len(plan.skips) + 7) // 8
         self._hidden = range(len(plan.readers), len(plan.skips))
+        self.last: list[bytes] = []
         self._wanted = frozenset(plan.key) if plan.key else frozenset(range(len(plan.readers)))
 
     def more(self) -> bool:
@@ -211,8 +237,26 @@ class _Images:
     def _key(self, fields: list[bytes], row: bytes) -> bytes | None:
         if not self.plan.key:
             return row
+        self.last = fields
         key = [fields[index] for index in self.plan.key]
         return None if NULL in key else b"\t".join(key)
+
+    def unheld_key(self, faults: Iterable[ValueFault]) -> bytes:
+        """The last key, which PostgreSQL cannot hold, told from others all the same."""
+        key = [(self.plan.columns[index].name, self.last[index]) for index in self.plan.key]
+        return unheld_key(key, faults)
+
+
+def unheld_key(key: Iterable[tuple[str, bytes]], faults: Iterable[ValueFault]) -> bytes:
+    """A key's columns and fields, NULL where it cannot be held, as what tells its row from others.
+
+    In the place of such a field stand `UNHELD`, which no COPY text holds, and the original's hex.
+    """
+    originals = {fault.column: fault.original for fault in faults}
+    return b"\t".join(
+        UNHELD + originals.get(name, b"").hex().encode() if field == NULL else field
+        for name, field in key
+    )
 
 
 def _inserts(images: _Images) -> Iterator[RowChange]:

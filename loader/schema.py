@@ -203,18 +203,26 @@ def add_key(
 
 
 _DEPENDANTS = """
-SELECT DISTINCT v.oid::regclass::text FROM pg_depend d
-JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
-WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = (
+SELECT DISTINCT coalesce(r.ev_class::regclass::text,
+                       pg_describe_object(d.classid, d.objid, d.objsubid)) FROM pg_depend d
+LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = (
   SELECT oid FROM pg_class WHERE relname = %(table)s AND relnamespace =
     (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))
+  AND (d.deptype = 'n' OR d.classid IN ('pg_policy'::regclass, 'pg_publication_rel'::regclass)
+       OR d.classid = 'pg_attrdef'::regclass AND d.objsubid = 0 AND EXISTS (
+         SELECT FROM pg_attrdef x JOIN pg_attribute a ON a.attrelid = x.adrelid
+           AND a.attnum = x.adnum WHERE x.oid = d.objid AND a.attgenerated <> ''
+           AND x.adnum <> d.refobjsubid)
+       OR d.classid = 'pg_trigger'::regclass)
+  AND d.objid <> d.refobjid
   AND (%(column)s::text IS NULL OR d.refobjsubid = (SELECT attnum FROM pg_attribute
        WHERE attrelid = d.refobjid AND attname = %(column)s AND NOT attisdropped))
 """
 
 
 def dependants(connection: PostgresConnection, table: str, column: str | None = None) -> list[str]:
-    """Views that read a raw table, or one column of it, directly."""
+    """Views, and other objects, that read a raw table, or one column of it, directly."""
     found = connection.execute(_DEPENDANTS, {"table": table, "column": column})
     return sorted(name for (name,) in found)
 

@@ -8,6 +8,7 @@ PostgreSQL unless two batches are full, or everything must stand still.
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from functools import partial
 from typing import Self
@@ -18,6 +19,7 @@ import structlog
 
 from config.connections import PostgresConnection, connect_mysql, connect_postgres
 from config.errors import translated
+from config.failpoints import reach
 from config.metrics import EVENTS, PIPELINE_LAG
 from config.settings import Settings
 from config.tables import TableRules
@@ -29,9 +31,12 @@ from loader.intake import Intake
 from loader.ledger import Ledger
 from loader.load.reload import Connections, raw_bytes_options
 from loader.load.worker import LoadWorker
+from loader.quarantine import entries
 from loader.taking import Taker
 from replicator.binlog.ahead import AheadStream
+from replicator.binlog.events import EventType, event_timestamp
 from replicator.binlog.position import ReplicaPosition
+from replicator.binlog.silence import Silence
 from replicator.binlog.stream import BinlogStream
 from replicator.binlog.transactions import TransactionReader
 
@@ -55,26 +60,34 @@ class Session:
         self._stream: AheadStream | None = None
 
     @classmethod
-    def start(cls, settings: Settings, rules: TableRules, *, anew: bool = False) -> Self:
+    def start(
+        cls,
+        settings: Settings,
+        rules: TableRules,
+        *,
+        anew: bool = False,
+        reload: frozenset[str] = frozenset(),
+    ) -> Self:
         """Connect, become the only loader, and stand where PostgreSQL says that `raw` is.
 
-        `anew`: forget the stored position; every table is reloaded.
+        `anew`: forget the stored position; every table is reloaded. `reload`: these are.
         """
         postgres = connect_postgres(settings.analytics, application_name="loader")
         session = cls(settings, rules, postgres)
         try:
-            session._start(anew=anew)
+            session._start(anew=anew, reload=reload)
         except BaseException:
             session.close()
             raise
         return session
 
-    def _start(self, *, anew: bool) -> None:
+    def _start(self, *, anew: bool, reload: frozenset[str]) -> None:
         server = self._settings.analytics
         with translated(server.label):
             tracking.lock_writer(self._postgres, server.db, server.schema_name, LOCK_WAIT_SECONDS)
             tracking.create_tables(self._postgres, server.schema_name)
             shapes.create_tables(self._postgres)
+            entries.create_tables(self._postgres)
         self._query = connect_mysql(self._settings.replication)
         with translated(self._settings.replication.label):
             server_id, replica = starting.prepare_replica(self._query, self._database)
@@ -82,6 +95,7 @@ class Session:
             offset = stored or starting.first_offset(self._query, self._database, server_id)
             wanted = rep.streaming_tables(self._query, self._database)
             requests = rep.loading_requests(self._query, self._database)
+            copied = rep.copied_tables(self._query, self._database)
         with translated(server.label):
             self._tables = starting.restore_tables(
                 self._postgres,
@@ -90,7 +104,9 @@ class Session:
                 requests,
                 offset.replica,
                 everything=stored is None,
+                reload=reload,
             )
+            self._tables.pause(copied)
             ledger = self._ledger = Ledger(
                 self._settings, self._postgres, self._tables, offset, self._finish
             )
@@ -125,12 +141,22 @@ class Session:
     def _finish(self, requests: list[int]) -> None:
         """Tell leg 1's operators that their resync is through."""
         if requests:
+            reach("finish.before")
             with translated(self._settings.replication.label):
                 rep.finish_requests(self._query, self._database, requests)
+            reach("finish.done")
 
     def _connect_worker(self) -> Connections:
         server = self._settings.analytics
-        return self._connect_copy(connect_postgres(server, application_name="loader reload"))
+        writer = self._postgres.info.backend_pid
+        postgres = connect_postgres(server, application_name="loader reload")
+        try:
+            with translated(server.label):
+                tracking.lock_copier(postgres, server.db, server.schema_name, writer)
+            return self._connect_copy(postgres)
+        except BaseException:
+            postgres.close()
+            raise
 
     def _connect_copy(self, postgres: PostgresConnection) -> Connections:
         server = self._settings.replication
@@ -151,6 +177,7 @@ class Session:
             self._stream = AheadStream(stream)
         self._stream.open(position)
         self._reader = TransactionReader(position)
+        self._silence = Silence("replica", tuning.heartbeat_seconds, time.monotonic())
 
     def close(self) -> None:
         """Close everything; what was not committed comes again from the stored position."""
@@ -176,11 +203,17 @@ class Session:
         ledger = self._ledger
         events = self._stream.read(self._poll_seconds())
         EVENTS.labels("loader").inc(len(events))
+        if events:
+            reach("stream.read")
+            self._silence.broken(time.monotonic())
+        elif self._silence.due(time.monotonic()):
+            self._ask()
         ledger.reclaim()
         self._take(events)
         if not self._taker.reading_again:
             self._take_copies()
             self._follower.settle(idle=not events)
+            ledger.replay()
         if ledger.due():
             ledger.write()
         elif not events and ledger.idle:
@@ -189,11 +222,24 @@ class Session:
             ledger.offer()
         self._worker.submit(self._tables.take_wanted())
 
+    def _ask(self) -> None:
+        """Nothing came for a while: is there nothing?"""
+        assert self._ledger is not None
+        with translated(self._settings.replication.label):
+            end = rep.binlog_end(self._query)
+        self._silence.judge(self._ledger.offset.replica, end, time.monotonic())
+
     def _poll_seconds(self) -> float:
         return min(self._settings.loader.poll_seconds, 0.02 if self._tables.loading else 1.0)
 
     def _take(self, events: list[bytes]) -> None:
+        assert self._ledger is not None
         for event in events:
+            if event[4] == EventType.ROTATE:  # no position is stored without its file's beginning
+                self._reader.feed(event)
+                continue
+            if event[4] == EventType.FORMAT_DESCRIPTION:
+                self._ledger.enter_file(self._reader.file, event_timestamp(event))
             change = self._reader.feed(event)
             if change is not None and not self._taker.take(change):
                 return

@@ -13,6 +13,7 @@ from config.connections import MySQLConnection, PostgresConnection
 from config.tables import TableRules
 from loader import replica as rep
 from loader import schema, tracking
+from loader.ddl.drift import drifted
 from loader.ddl.statements import Replica, version_number
 from loader.lifecycle import Tables
 from loader.load.merge import helpers_of
@@ -67,10 +68,13 @@ def restore_tables(
     at: ReplicaPosition,
     *,
     everything: bool,
+    reload: frozenset[str],
 ) -> Tables:
     """Take up every table's life where it was; what was being loaded begins again.
 
     `wanted`: tables that leg 1 streams. `requests`: resyncs that wait for us, id to table.
+    `reload`: tables to be loaded whatever their state; so are those whose raw table is not
+    what it was left as.
     """
     tables = Tables()
     statuses = tracking.read_statuses(postgres)
@@ -86,6 +90,7 @@ def restore_tables(
         for name, status in statuses.items()
         if status.state in (LOADING, RELOADING) or (everything and status.state == STREAMING)
     }
+    again |= (reload & set(statuses)) | drifted(postgres, statuses)
     fresh = {
         name
         for name in wanted

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import structlog
 
 from config.errors import UnknownEvent
+from config.failpoints import reach
 from loader.following import Follower
 from loader.intake import Intake, Transaction
 from loader.ledger import Ledger
@@ -116,7 +117,7 @@ class Taker:
         else:
             self._ledger.make_room(plan for plan, _ in transaction.events.values())
             if notices.mark is not None:
-                self._ledger.mark(notices.mark)
+                self._ledger.mark(notices.mark, notices.left)
         self._fold(transaction)
         self._ledger.end_transaction(commit.position, commit.gtid, time.monotonic())
         if notices:
@@ -133,9 +134,11 @@ class Taker:
     def _read_again(self, commit: Commit, transaction: Transaction) -> None:
         log.info("large_transaction", position=str(commit.position))
         self._ledger.write()
-        if transaction.notices.mark is not None:
-            self._ledger.mark(transaction.notices.mark)
+        notices = transaction.notices
+        if notices.mark is not None:
+            self._ledger.mark(notices.mark, notices.left)
         self._ledger.begin_parts()
+        reach("parts.begun")
         self._again = SecondReading(commit.position, transaction.notices)
         self._reopen(self._ledger.offset.replica)
 

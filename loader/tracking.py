@@ -11,12 +11,13 @@ import hashlib
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from config.connections import PostgresConnection
-from config.errors import AlreadyRunning
+from config.errors import AlreadyRunning, ConnectionLost
 from config.metrics import VALUE_EXCEPTIONS
 from loader.values import ValueFault
 from replicator.binlog.position import ReplicaPosition, SourcePosition
@@ -49,7 +50,9 @@ CREATE TABLE IF NOT EXISTS etl_binlog_offset (
   source_binlog_file text,
   source_binlog_position bigint,
   source_event_timestamp timestamptz,
-  updated_at timestamptz NOT NULL);
+  updated_at timestamptz NOT NULL,
+  binlog_created bigint NOT NULL DEFAULT 0,
+  chained boolean NOT NULL DEFAULT false);
 CREATE TABLE IF NOT EXISTS etl_value_exceptions (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   table_name text NOT NULL,
@@ -68,6 +71,13 @@ CREATE TABLE IF NOT EXISTS etl_load_watermark (
 """
 
 
+_ADDED = (
+    ("binlog_created", "bigint NOT NULL DEFAULT 0"),
+    ("chained", "boolean NOT NULL DEFAULT false"),
+)
+"""Columns of etl_binlog_offset that older versions lack: appended in place."""
+
+
 @dataclass(frozen=True, slots=True)
 class Offset:
     """Where `raw` stands: the replica position written, and the source's behind it."""
@@ -78,6 +88,10 @@ class Offset:
     source: SourcePosition | None = None
     source_ts: str | None = None
     """The source commit time as PostgreSQL reads it, UTC."""
+    created: int = 0
+    """When the replica began the position's binlog file, in seconds since 1970; 0: not known."""
+    chained: bool = False
+    """Is `source` exactly where leg 1's offset row stood here? At first it may be earlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +110,16 @@ def create_tables(connection: PostgresConnection, schema: str) -> None:
         connection.execute(statement)
     connection.execute("SET LOCAL client_min_messages = warning")
     connection.execute(_DDL)
+    found = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'etl_binlog_offset'::regclass"
+    )
+    there = {row[0] for row in found}
+    for column, definition in _ADDED:
+        if column not in there:  # else the statement would lock readers out, and be locked out
+            statement = sql.SQL("ALTER TABLE etl_binlog_offset ADD COLUMN {} ").format(
+                sql.Identifier(column)
+            ) + sql.SQL(definition)
+            connection.execute(statement)
     connection.commit()
 
 
@@ -105,53 +129,103 @@ def writer_lock_key(database: str, schema: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
+def copier_lock_key(database: str, schema: str) -> int:
+    """The advisory lock that the loader's copying connections share."""
+    digest = hashlib.sha256(f"loader copies|{database}|{schema}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
 def lock_writer(connection: PostgresConnection, database: str, schema: str, wait: float) -> None:
     """Become the schema's only loader for as long as `connection` lives.
 
-    Waits up to `wait` seconds for a predecessor's dying connection, then raises AlreadyRunning.
+    Waits up to `wait` seconds for a predecessor's dying connection, then raises AlreadyRunning;
+    also for the connections beside it that copy tables, each of which shares a second lock.
     """
-    key = writer_lock_key(database, schema)
+    _notice_dead_peers(connection)
+    key, side = writer_lock_key(database, schema), copier_lock_key(database, schema)
     deadline = time.monotonic() + wait
-    while True:
-        row = connection.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
-        connection.commit()
-        if row is not None and row[0]:
-            return
-        if time.monotonic() > deadline:
-            raise AlreadyRunning(
-                f"another loader already writes to schema {schema} of database {database}",
-                hint="Stop it first: systemctl stop loader, or find it with SELECT pid,"
-                " application_name FROM pg_stat_activity",
-            )
-        time.sleep(0.2)
+    for each in (key, side):
+        while not _locked(connection, "SELECT pg_try_advisory_lock(%s)", [each]):
+            if time.monotonic() > deadline:
+                raise AlreadyRunning(
+                    f"another loader already writes to schema {schema} of database {database}",
+                    hint="Stop it first: systemctl stop loader, or find it with SELECT pid,"
+                    " application_name FROM pg_stat_activity",
+                )
+            time.sleep(0.2)
+    _locked(connection, "SELECT pg_advisory_unlock(%s)", [side])
+
+
+def lock_copier(connection: PostgresConnection, database: str, schema: str, writer: int) -> None:
+    """Let a connection copy tables while the backend `writer` is the schema's only loader.
+
+    First it takes its share of the second lock, then it looks for the first: whoever becomes
+    the loader afterwards waits for this connection's end.
+    """
+    _notice_dead_peers(connection)
+    side = copier_lock_key(database, schema)
+    key = writer_lock_key(database, schema) % (1 << 64)
+    held = (
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        " AND mode = 'ExclusiveLock' AND objsubid = 1 AND classid = %s::bigint::oid"
+        " AND objid = %s::bigint::oid AND pid = %s AND database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    )
+    shared = _locked(connection, "SELECT pg_try_advisory_lock_shared(%s)", [side])
+    if not shared or not _locked(connection, held, [key >> 32, key & 0xFFFFFFFF, writer]):
+        raise ConnectionLost("PostgreSQL no longer knows this loader's lock")
+
+
+def _locked(connection: PostgresConnection, query: str, parameters: list[int]) -> bool:
+    row = connection.execute(query, parameters).fetchone()
+    connection.commit()
+    return row is not None and bool(row[0])
+
+
+def _notice_dead_peers(connection: PostgresConnection) -> None:
+    """Let the server see within half a minute that our host is gone: its locks go with it."""
+    connection.execute(
+        "SELECT set_config('tcp_keepalives_idle', '15', false),"
+        " set_config('tcp_keepalives_interval', '5', false),"
+        " set_config('tcp_keepalives_count', '3', false)"
+    )
+    connection.commit()
 
 
 def read_offset(connection: PostgresConnection) -> Offset | None:
     """The stored offset, or None on the first start."""
-    row = connection.execute(
-        "SELECT binlog_file, binlog_position, replica_server_id, gtid_set, source_binlog_file,"
-        " source_binlog_position, source_event_timestamp FROM etl_binlog_offset WHERE stream = %s",
-        [STREAM],
-    ).fetchone()
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute("SELECT * FROM etl_binlog_offset WHERE stream = %s", [STREAM])
+        row = cursor.fetchone()
     if row is None:
         return None
-    source = SourcePosition(row[4], row[5]) if row[4] else None
-    moment: datetime | None = row[6]
-    stamp = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00") if moment else None
-    return Offset(ReplicaPosition(row[0], row[1]), row[2], row[3], source, stamp)
+    file, moment = row["source_binlog_file"], row["source_event_timestamp"]
+    return Offset(
+        ReplicaPosition(row["binlog_file"], row["binlog_position"]),
+        row["replica_server_id"],
+        row["gtid_set"],
+        SourcePosition(file, row["source_binlog_position"]) if file else None,
+        moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00") if moment else None,
+        row.get("binlog_created", 0),  # `status` may look before the loader has made them
+        row.get("chained", False),
+    )
 
 
 def write_offset(connection: PostgresConnection, offset: Offset) -> None:
     """Store the offset in the open transaction."""
     source = offset.source
     connection.execute(
-        "INSERT INTO etl_binlog_offset VALUES (%s, %s, %s, %s, %s, %s, %s, %s,"
-        " statement_timestamp()) ON CONFLICT (stream) DO UPDATE SET"
+        "INSERT INTO etl_binlog_offset (stream, replica_server_id, binlog_file, binlog_position,"
+        " gtid_set, source_binlog_file, source_binlog_position, source_event_timestamp,"
+        " binlog_created, chained, updated_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, statement_timestamp())"
+        " ON CONFLICT (stream) DO UPDATE SET"
         " replica_server_id = EXCLUDED.replica_server_id, binlog_file = EXCLUDED.binlog_file,"
         " binlog_position = EXCLUDED.binlog_position, gtid_set = EXCLUDED.gtid_set,"
         " source_binlog_file = EXCLUDED.source_binlog_file,"
         " source_binlog_position = EXCLUDED.source_binlog_position,"
         " source_event_timestamp = EXCLUDED.source_event_timestamp,"
+        " binlog_created = EXCLUDED.binlog_created, chained = EXCLUDED.chained,"
         " updated_at = EXCLUDED.updated_at",
         [
             STREAM,
@@ -162,6 +236,8 @@ def write_offset(connection: PostgresConnection, offset: Offset) -> None:
             source.file if source else None,
             source.offset if source else None,
             offset.source_ts,
+            offset.created,
+            offset.chained,
         ],
     )
 

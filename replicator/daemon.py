@@ -13,16 +13,21 @@ import structlog
 
 from config import metrics
 from config.errors import translated
+from config.failpoints import reach
 from config.settings import Settings
 from config.tables import TableRules
 from replicator import replica as rep
 from replicator import source as src
 from replicator import tracking
-from replicator.binlog.ahead import AheadStream
-from replicator.binlog.events import EventType
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
-from replicator.binlog.transactions import Statement, TransactionReader
+from replicator.binlog.transactions import (
+    Change,
+    Prepared,
+    Rollback,
+    Statement,
+    XaCommit,
+)
 from replicator.exact import Applied, ExactMySQLReplicator
 from replicator.first_copy import (
     FirstCopy,
@@ -31,11 +36,16 @@ from replicator.first_copy import (
     log_stages,
     open_first_copy,
 )
+from replicator.incoming import Incoming
+from replicator.provenance import executed_with
 from replicator.reconcile import Reconciler
+from replicator.relocation import settle_down
+from replicator.rereading import Rereading
 from replicator.resync import Resync
 from replicator.resync_desk import ResyncDesk
 from replicator.routes import Routes, Window
 from replicator.schema_changes import SchemaChanges
+from replicator.scratch import drop_left_over
 from replicator.session import Session
 from replicator.tracking import MAIN, Offset, TableState, execute
 
@@ -56,7 +66,9 @@ class Replicator:
         self._session: Session | None = None
         self._desk: ResyncDesk | None = None
         self._copy: FirstCopy | None = None
-        self._streaming = False
+        self._incoming: Incoming | None = None
+        self._newcomers: tuple[SourcePosition, set[str]] | None = None
+        """Tables that we did not know at the start, and up to where the stream may create them."""
         self._next_poll = 0.0
         self._next_touch = 0.0
 
@@ -82,8 +94,7 @@ class Replicator:
             self._desk.close()
         if self._session is not None:
             self._session.close()
-        self._session = self._desk = self._copy = None
-        self._streaming = False
+        self._session = self._desk = self._copy = self._incoming = None
 
     @property
     def resync(self) -> Resync | None:
@@ -93,7 +104,7 @@ class Replicator:
     @property
     def settled(self) -> bool:
         """Streaming, with no copy under way."""
-        return self._streaming and self.resync is None
+        return self._incoming is not None and self.resync is None
 
     @property
     def position(self) -> SourcePosition:
@@ -108,7 +119,7 @@ class Replicator:
             over = offset is not None and tracking.everything_requested(session.replica)
         if offset is None or over:
             offset = self._first_start(session)
-        session.require_same_source(offset)
+        offset = settle_down(session, offset)
         session.read_format_description(offset.position)
         self._wire(session, offset)
 
@@ -120,7 +131,7 @@ class Replicator:
                 for t in src.base_tables(session.catalog, self._settings.source.db)
                 if self._rules.carries(t.name)
             ]
-        offset = Offset(MAIN, position, session.identity.server_id, session.identity.uuid)
+            offset = session.provenance.know(Offset(MAIN, position, 0, ""))
         with translated(self._settings.replication.label):
             rep.take_charset(
                 session.hidden,
@@ -150,7 +161,10 @@ class Replicator:
             session.replica, self._replicator, self._routes, session.statements, database
         )
         self._desk = ResyncDesk(session, self._replicator, self._routes)
+        self._rereading = Rereading(session, self._reconciler, self._routes)
+        self._prepared = session.prepared(settings.replicator.server_id, session.catalog)
         with translated(settings.replication.label):
+            drop_left_over(session.hidden)
             self._changes.recover(offset)
             self._desk.recover(offset)
             copying = self._set_routes(session)
@@ -163,12 +177,15 @@ class Replicator:
         """Routes as the stored states have them; the tables whose first copy is unfinished."""
         states = tracking.table_states(session.replica)
         copies = tracking.copy_progresses(session.replica)
+        noted = tracking.targets_with_keys(session.replica)
         for table, state in states.items():
             progress = copies.get(table)
             if state == TableState.STREAMING:
                 self._routes.stream(table)
             elif state == TableState.RECONCILING and progress and progress.low and progress.high:
                 self._routes.stream(table, window=Window(progress.low, progress.high))
+                if table in noted:
+                    self._routes.hold(table)
             else:
                 self._routes.skip(table)
         return [t for t, state in states.items() if state == TableState.COPYING]
@@ -177,15 +194,22 @@ class Replicator:
         """Follow tables.toml as it is now: leave what it excludes, copy what it has added."""
         states = tracking.table_states(session.replica)
         carried = {t for t, state in states.items() if state != TableState.EXCLUDED}
+        newcomers: set[str] = set()
         for table in sorted(carried):
             if not self._rules.carries(table):
                 log.info("table_excluded", table=table)
                 tracking.set_state(session.replica, table, TableState.EXCLUDED)
                 self._routes.skip(table)
         for source_table in src.base_tables(session.catalog, self._settings.source.db):
-            if self._rules.carries(source_table.name) and source_table.name not in carried:
-                log.info("table_included", table=source_table.name)
-                self._queue(session, source_table.name)
+            name = source_table.name
+            if self._rules.carries(name) and name not in carried:
+                if name in states:
+                    log.info("table_included", table=name)
+                    self._queue(session, name)
+                else:
+                    newcomers.add(name)
+        if newcomers:
+            self._newcomers = (session.history(session.catalog).now(), newcomers)
 
     # --- the first copy ------------------------------------------------------------------
 
@@ -201,17 +225,21 @@ class Replicator:
     # --- streaming -----------------------------------------------------------------------
 
     def _stream_on(self, session: Session) -> None:
-        if not self._streaming:
-            self._open_stream(session)
+        if self._incoming is None:
+            self._incoming = Incoming(session, self._replicator)
+        incoming = self._incoming
         deadline = time.monotonic() + STEP_SECONDS
-        events = self._stream.read(self._settings.replicator.poll_seconds)
+        reach("source.before_read")
+        events = incoming.read(self._settings.replicator.poll_seconds)
+        if events:
+            reach("source.read")
         while events or self._replicator.settle_one():
-            self._take(events)
+            self._take(incoming, events)
             metrics.EVENTS.labels("replicator").inc(len(events))
             if time.monotonic() > deadline:
                 break
             self._replicator.keep_busy()
-            events = self._stream.read(0)
+            events = incoming.read(0)
         self._commit_batch()
         metrics.REPLICATOR_LAG.set(self._age() if events else 0)
         if not self._replicator.has_begun:  # what housekeeping begins would commit half of it
@@ -222,33 +250,32 @@ class Replicator:
         when = self._replicator.committed.event_timestamp
         return 0.0 if when is None else max(0.0, (tracking.utc_now() - when).total_seconds())
 
-    def _open_stream(self, session: Session) -> None:
-        binlog = session.binlog(self._settings.replicator.server_id)
-        self._stream = session.kept(AheadStream(binlog))
-        self._reader = TransactionReader(self._replicator.position)
-        self._stream.open(self._replicator.position)
-        self._streaming = True
-        log.info("streaming", position=str(self._replicator.position))
-
-    def _take(self, events: list[bytes]) -> None:
+    def _take(self, incoming: Incoming, events: list[bytes]) -> None:
         """Apply them: whole plain transactions at once, all others event by event."""
         at, end = 0, len(events)
         while at < end:
-            taken = self._replicator.take_plain(self._reader, events, at)
+            taken = self._replicator.take_plain(incoming.reader, events, at)
             if taken == at:
-                self._feed(events[at])
+                self._feed(incoming, events[at])
                 taken += 1
             at = taken
 
-    def _feed(self, event: bytes) -> None:
-        if event[4] == EventType.FORMAT_DESCRIPTION:
-            self._replicator.describe(event)
-        change = self._reader.feed(event)
+    def _feed(self, incoming: Incoming, event: bytes) -> None:
+        change = incoming.feed(event)
+        if isinstance(change, Prepared | XaCommit):
+            for part in self._prepared.unfold(change, self._replicator.reached):
+                self._apply(part)
+        elif change is not None:
+            self._apply(change)
+        if isinstance(change, Statement | Rollback | Prepared):  # a commit tells its own
+            self._replicator.executed(executed_with(event, change, incoming.reader))
+
+    def _apply(self, change: Change) -> None:
         if isinstance(change, Statement):
             self._replicator.settle()  # it speaks to the replica on the same connection
             with translated(self._settings.replication.label):
                 self._changes.apply(change)
-        elif change is not None:
+        else:
             self._replicator.apply(change)
 
     def _commit_batch(self) -> None:
@@ -280,6 +307,10 @@ class Replicator:
     def _end_windows(self, session: Session) -> None:
         """Tables whose copy window the stream has passed are exact from here on."""
         passed = self._routes.windows_passed(self._replicator.position)
+        if passed:
+            passed, changed = self._rereading.read_again(passed, self._replicator.position)
+            for table in changed:
+                self._queue(session, table)
         self._reconciler.finish_others(self._routes.windowed().difference(passed))
         if passed:
             hashes = schemas_from_catalog(session.replica, self._settings.replication.db, passed)
@@ -290,20 +321,27 @@ class Replicator:
                 )
                 tracking.forget_progress(session.replica, table)
                 tracking.answer_restarted(session.replica, table)
+            reach("window.before_end")
             execute(session.replica, "COMMIT")
+            reach("window.ended")
             for table in passed:
                 self._routes.stream(table)
             log.info("tables_streaming", tables=len(passed))
 
     def _queue_again(self, session: Session) -> None:
         """Copy again what cannot be reconciled, keyless tables, and copy what had no route."""
-        for table in sorted(self._routes.unknown):
-            log.info("table_included", table=table)
-            self._queue(session, table)
-        self._routes.unknown.clear()
+        if self._newcomers is not None and self._newcomers[0] <= self._replicator.position:
+            self._routes.unknown |= {t for t in self._newcomers[1] if not self._routes.known(t)}
+            self._newcomers = None
+        if self._routes.unknown:
+            unknown, self._routes.unknown = self._routes.unknown, set()
+            there = {t.name for t in src.base_tables(session.catalog, self._settings.source.db)}
+            for table in sorted(unknown & there):  # not a sequence, nor what is gone again
+                log.info("table_included", table=table)
+                self._queue(session, table)
         dirty, self._replicator.dirty = self._replicator.dirty, set()
         for table in sorted(dirty):
-            log.info("copy_begins_again", tables=[table], reason="it has no key, and it changed")
+            log.info("copy_begins_again", tables=[table], reason="it changed, and not by key")
             self._queue(session, table)
 
     def _queue(self, session: Session, table: str) -> None:

@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING, Any
 import pymysql
 
 from config.errors import Halt
+from config.failpoints import reach
 from replicator.announce import announcement
 from replicator.batch import Item, Segment, is_one_statement, runs, segments
+from replicator.binlog.gtidset import GtidSet
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.transactions import (
     Begin,
@@ -47,7 +49,8 @@ from replicator.inflight import InFlight
 from replicator.offset_row import table_map as offset_map
 from replicator.offset_row import update_rows as offset_rows
 from replicator.plain import Ways, gather
-from replicator.reconcile import Reconciler
+from replicator.provenance import require_created
+from replicator.reconcile import Outcome, Reconciler
 from replicator.routes import Routes, Via
 from replicator.tracking import Offset, execute_bytes, utc_now
 
@@ -107,6 +110,7 @@ class ExactMySQLReplicator:
         self._flight: InFlight[_Sent] = InFlight(connection)
         self._delivery = Delivery(connection)
         self.committed = offset
+        self._gtids = GtidSet.parse(offset.gtid)
         self._sent = offset
         """The offset as it is to be once everything on its way is committed."""
         self._here = offset.position
@@ -118,7 +122,7 @@ class ExactMySQLReplicator:
         self._open_bytes = 0
         self._explicit = False
         self.dirty: set[str] = set()
-        """Keyless tables that changed inside their copy's window: copy them again."""
+        """Tables whose copy's window cannot be reconciled by key: copy them again."""
         self.touched: set[str] = set()
         self.applied = Applied()
 
@@ -143,6 +147,18 @@ class ExactMySQLReplicator:
         self.flush()
         for statement in announcement(format_description, mariadb=not self._rows_v2):
             self._execute(statement)
+
+    def enter_file(self, file: str, created: int) -> None:
+        """What is taken from here on stands in this binlog file, which was begun then."""
+        self.flush()
+        known = self.committed.binlog_created
+        if known and file == self.committed.position.file:
+            require_created(file, known, created)
+        self.committed = self._sent = replace(self.committed, binlog_created=created)
+
+    def executed(self, gtid: str) -> None:
+        """The source executed this, too, up to the position that was taken last."""
+        self._gtids.add(gtid)
 
     def apply(self, change: Change) -> None:
         """Take one change; statements (DDL) are the caller's business."""
@@ -219,15 +235,16 @@ class ExactMySQLReplicator:
 
     def _reach(self, commit: Commit) -> None:
         self._here = _source(commit.position)
+        self._gtids.add(commit.gtid)
         self._last = commit
 
     def _offset_here(self) -> Offset:
         """The offset row as it is to be behind everything taken so far."""
-        offset, last = self._sent.at(self._here), self._last
+        offset, last = replace(self._sent, position=self._here, gtid=str(self._gtids)), self._last
         if last is None:
             return offset
         when = datetime.fromtimestamp(last.timestamp_us / 1e6, UTC).replace(tzinfo=None)
-        return replace(offset, gtid=last.gtid or offset.gtid, event_timestamp=when)
+        return replace(offset, event_timestamp=when)
 
     def _batch_takes_open(self) -> bool:
         return all(self._batch.takes(i.route.target, i.table_map, i.event) for i in self._open)
@@ -287,11 +304,13 @@ class ExactMySQLReplicator:
             self._flight.receive()
         except (pymysql.MySQLError, OSError) as error:
             raise self._failure(error, sent.tables) from None
+        reach("apply.answered")
         if sent.after is not None:
             self.committed = sent.after
 
     def _committed(self, offset: Offset) -> None:
         self.committed = self._sent = offset
+        self._gtids = GtidSet.parse(offset.gtid)
         self._here = offset.position
         self._last = None
 
@@ -315,7 +334,9 @@ class ExactMySQLReplicator:
             while len(self._flight) >= (1 if self._explicit else _ON_THEIR_WAY):
                 self._receive()
             moves = None if self._explicit else after  # else only COMMIT moves it
+            reach("apply.before_send")
             self._flight.send(commands, _Sent(segment.tables, moves))
+            reach("apply.sent")
         except (pymysql.MySQLError, OSError) as error:
             raise self._failure(error, segment.tables) from None
 
@@ -335,6 +356,7 @@ class ExactMySQLReplicator:
             self.flush()
             self._execute(b"BEGIN")
             self._explicit = True
+            reach("transaction.begun")
 
     def _reconcile(self, item: Item) -> None:
         self.settle()
@@ -342,18 +364,24 @@ class ExactMySQLReplicator:
         if target in self.dirty:
             return
         try:
-            keyed = self._reconciler.apply(target, item.table_map, item.event)
+            outcome = self._reconciler.apply(
+                target, item.table_map, item.event, settled=item.route.settled
+            )
         except (pymysql.MySQLError, OSError) as error:
             raise self._failure(error, (target,)) from None
-        if not keyed:
+        if outcome is Outcome.COPY_AGAIN:
             self.dirty.add(target)
+        elif outcome is Outcome.NOTED:
+            self._routes.hold(item.table_map.table)
 
     def _commit_explicit(self, commit: Commit) -> None:
         self._send_open()
         self._reach(commit)
         after = self._offset_here()
         self._send(Segment(), after)
+        reach("transaction.before_commit")
         self._execute(b"COMMIT")
+        reach("transaction.committed")
         self._explicit = False
         self._committed(after)
 

@@ -26,6 +26,7 @@ from config import metrics
 from config.connections import connect_source
 from config.connections import quote_mysql_identifier as quote
 from config.errors import translated
+from config.failpoints import reach
 from replicator import replica as rep
 from replicator import source as src
 from replicator import tracking
@@ -73,6 +74,7 @@ def begin_first_copy(replica: Any, offset: Offset, tables: Sequence[src.SourceTa
     tracking.forget_offset(replica, tracking.RESYNC)
     tracking.write_offset(replica, offset)
     execute(replica, "COMMIT")
+    reach("copy.begun")
     log.info("first_copy_started", tables=len(tables), position=str(offset.position))
 
 
@@ -263,6 +265,7 @@ class FirstCopy:
 
     def step(self) -> bool:
         """Record what has been done since; True when every table is copied."""
+        self._replica.ping(reconnect=False)  # it holds the lock, and has little else to do
         copied = self._heard()
         for name in self._gone:
             copied.append(Copied(name, None))
@@ -317,6 +320,7 @@ class FirstCopy:
         for name in gone:
             tracking.fail_restarted(self._replica, name)
         execute(self._replica, "COMMIT")
+        reach("copy.ended")
         for one in ended:
             self._done += 1
             if one.progress is None:
@@ -331,8 +335,8 @@ def open_first_copy(session: Session, tables: list[str], watch: Watch) -> FirstC
     settings = session.settings
 
     def open_copier() -> TableCopier:
-        hidden = session.kept(rep.connect_hidden(settings.replication))
-        admin = session.kept(rep.connect_hidden(settings.replication))
+        hidden = session.kept(rep.open_side(settings.replication, session.replica))
+        admin = session.kept(rep.open_side(settings.replication, session.replica))
         return session.copier(
             session.kept(connect_source(settings)),
             session.kept(session.raw_source()),

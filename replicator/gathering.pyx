@@ -107,6 +107,8 @@ def gather(
         if event[4] == GTID:
             if begun or length < HEADER + 13 or event[31] & NOT_PLAIN:
                 break
+            if run.transactions and memcmp(event + 27, PyBytes_AS_STRING(run.gtid) + 27, 4):
+                break  # of another domain: of a run only the last GTID is noted
             begun, gtid, maps, size, chosen = True, raw, 0, 0, run.flags
             rows, names, used = [], [], []
         elif not begun:

@@ -1,29 +1,42 @@
 """The replica's server as leg 1 uses it: its sessions, its database, its lock.
 
 Left: settings. Right: connections in one neutral session state, to a database
-that exists and has the tracking tables. The main connection holds the lock that
-keeps a second replicator out; the lock dies with the connection, and outlives a
-killed process for as long as the server still works on its last statement.
+that exists and has the tracking tables.
+
+Never two writers: the main connection holds the lock that keeps a second replicator out; the
+lock dies with the connection, and outlives a killed process for as long as the server still
+works on its last statement. But copies and swaps are written on other connections, which may
+outlive the main one. So each of those holds a lock of its own, a *place*: first it takes the
+place, then it looks whether the main lock is still ours. Whoever takes the main lock afterwards
+finds the place taken, and waits until no place is. A process that was asleep meanwhile wakes up
+with connections that are closed, or with a lock that nobody else has.
 """
 
 from __future__ import annotations
 
+import hashlib
+import time
 from typing import Any
 
 from config.connections import connect_mysql, quote_mysql_identifier
-from config.errors import AlreadyRunning, ConfigError, translated
+from config.errors import AlreadyRunning, ConfigError, ConnectionLost, ServerBusy, translated
 from config.settings import MySQLServer, Settings
 from replicator import tracking
 from replicator.tracking import execute, fetch
 
 LOCK_PATIENCE = 15
 """Seconds to wait for a lock whose holder may be dying."""
+PLACES = 48
+"""Connections beside the main one that may write at the same time: three for each copy worker."""
 
 _NEUTRAL = (
     "SET SESSION sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
     "SET SESSION time_zone='+00:00'",
     "SET SESSION foreign_key_checks=0",
     "SET SESSION innodb_strict_mode=OFF",
+    # A transaction reads scratch tables that are younger than it; a view as old as it is would
+    # not know them (error 1412). Nobody else writes what we read.
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     "SET SESSION lock_wait_timeout=3600",
     "SET SESSION wait_timeout=28800",
 )
@@ -81,13 +94,65 @@ def take_charset(hidden: Any, main: Any, database: str, charset: str, collation:
 
 def take_lock(connection: Any, database: str, role: str) -> None:
     """Hold the one lock of this role, or raise `AlreadyRunning`."""
-    name = f"opendental-replicator/{role}/{database}"[:64]
+    name = lock_name(database, role)
     if fetch(connection, "SELECT GET_LOCK(%s, %s)", [name, LOCK_PATIENCE])[0][0] != 1:
-        raise AlreadyRunning(
-            f"another replicator already writes to {database} on the replica",
-            hint="Stop it first (systemctl status replicator on every host that may run it);"
-            " SHOW PROCESSLIST on the replica names its host.",
-        )
+        raise _already_running(database)
+
+
+def _already_running(database: str) -> AlreadyRunning:
+    return AlreadyRunning(
+        f"another replicator already writes to {database} on the replica",
+        hint="Stop it first (systemctl status replicator on every host that may run it);"
+        " SHOW PROCESSLIST on the replica names its host.",
+    )
+
+
+def lock_name(database: str, role: str) -> str:
+    """The name of a role's lock; servers know 64 characters of one."""
+    name = f"opendental-replicator/{role}/{database}"
+    if len(name) <= 64:
+        return name
+    digest = hashlib.sha256(database.encode()).hexdigest()[:16]
+    return f"opendental-replicator/{role}/{digest}"
+
+
+def open_side(server: MySQLServer, main: Any) -> Any:
+    """A hidden connection that may write for as long as `main` has the main lock."""
+    connection = connect_hidden(server)
+    try:
+        with translated(server.label):
+            _take_place(connection, server.db, int(main.thread_id()))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _take_place(connection: Any, database: str, main: int) -> None:
+    """Hold a place, and only then see that the main lock is still that connection's."""
+    for place in _places(database):
+        if fetch(connection, "SELECT GET_LOCK(%s, 0)", [place])[0][0] == 1:
+            break
+    else:
+        raise ServerBusy("all places for connections that write to the replica are taken")
+    holder = fetch(connection, "SELECT IS_USED_LOCK(%s)", [lock_name(database, "main")])[0][0]
+    if holder is None or int(holder) != main:
+        raise ConnectionLost("the replica no longer knows this replicator's lock")
+
+
+def _places(database: str) -> list[str]:
+    return [lock_name(database, f"place-{number}") for number in range(PLACES)]
+
+
+def _await_predecessor(connection: Any, database: str) -> None:
+    """Wait until nobody writes who wrote under an earlier holder of the main lock."""
+    places = _places(database)
+    query = "SELECT COALESCE(" + ", ".join(["IS_USED_LOCK(%s)"] * len(places)) + ")"
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while fetch(connection, query, places)[0][0] is not None:
+        if time.monotonic() > deadline:
+            raise _already_running(database)
+        time.sleep(0.2)
 
 
 def open_main(settings: Settings) -> Any:
@@ -95,6 +160,7 @@ def open_main(settings: Settings) -> Any:
     connection = connect(settings.replication)
     with translated(settings.replication.label):
         take_lock(connection, settings.replication.db, "main")
+        _await_predecessor(connection, settings.replication.db)
         _require_usable(connection)
         tracking.ensure(connection)
     return connection
@@ -106,20 +172,25 @@ _NEEDED = {
     "binlog_row_image": "FULL",
     "binlog_row_metadata": "FULL",
 }
+_PATCHES = "binlog_row_value_options"
+"""MySQL: PARTIAL_JSON would log changes of documents, and the loader needs them whole."""
 
 
 def _require_usable(connection: Any) -> None:
     """`ConfigError` where leg 2 could not read this server's binlog."""
-    names = ", ".join(f"'{name}'" for name in _NEEDED)
+    names = ", ".join(f"'{name}'" for name in (*_NEEDED, _PATCHES))
     found = dict(fetch(connection, f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"))
     wrong = [
         f"{name}={found.get(name, 'absent')} (needed: {value})"
         for name, value in _NEEDED.items()
         if found.get(name, "").upper() not in (value, "1" if value == "ON" else value)
     ]
+    if found.get(_PATCHES):
+        wrong.append(f"{_PATCHES}={found[_PATCHES]} (needed: empty)")
     if wrong:
         raise ConfigError(
             "the replica's server is not set up for the loader: " + "; ".join(wrong),
             hint="Put into the replica's my.cnf, section [mysqld], and restart it: log_bin,"
-            " binlog_format=ROW, binlog_row_image=FULL, binlog_row_metadata=FULL",
+            " binlog_format=ROW, binlog_row_image=FULL, binlog_row_metadata=FULL;"
+            " and no binlog_row_value_options",
         )

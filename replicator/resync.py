@@ -22,16 +22,26 @@ import structlog
 
 from config.connections import quote_mysql_identifier as quote
 from config.errors import CopyRefused, ReplicatorError, classify
+from config.failpoints import reach
 from replicator import source as src
 from replicator import tracking
 from replicator.binlog.ddl import Execute
-from replicator.binlog.events import EventType
+from replicator.binlog.events import EventType, event_timestamp
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.stream import BinlogStream
-from replicator.binlog.transactions import Change, Moved, Statement, TransactionReader
+from replicator.binlog.transactions import (
+    Change,
+    Moved,
+    Prepared,
+    Statement,
+    TransactionReader,
+    XaCommit,
+)
 from replicator.exact import ExactMySQLReplicator
-from replicator.reconcile import Reconciler, hidden_name
+from replicator.prepared import PreparedTransactions
+from replicator.reconcile import Reconciler
 from replicator.routes import Routes, Window
+from replicator.scratch import hidden_name
 from replicator.snapshot import TableChanged, TableCopier, TableGone
 from replicator.statements import Statements
 from replicator.tracking import CopyProgress, Offset, RequestState, ResyncRequest, execute
@@ -51,6 +61,7 @@ class ResyncRoom:
     replica: Any
     """Writes no binlog."""
     stream: BinlogStream
+    prepared: PreparedTransactions
     statements: Statements
     source_db: str
     replica_db: str
@@ -112,10 +123,14 @@ class Resync(threading.Thread):
                     return
                 high = self._open_stream(room, progress)
                 while not self._stopping.is_set():
-                    if self.position >= max(self._main_position(), high):
+                    if self.position >= high and self._has_keys(room):
+                        high = self._read_again(room)
+                    elif self.position >= max(self._main_position(), high):
+                        self._routes.stream(self.table, self.hidden)
                         self.ready = True
                         return
-                    self._read(room)
+                    else:
+                        self._read(room)
                 return
             except TableChanged:
                 log.info("resync_begins_again", table=self.table, reason="its definition changed")
@@ -142,6 +157,7 @@ class Resync(threading.Thread):
             self._tell(room, RequestState.COPYING, progress)
             progress = room.copier.copy_chunk(table, progress)
         self._tell(room, RequestState.CATCHING_UP, progress)
+        reach("resync.copied")
         self.rows = progress.rows
         return progress
 
@@ -171,8 +187,11 @@ class Resync(threading.Thread):
         if offset is None:
             offset = Offset(STREAM, progress.low, room.identity.server_id, room.identity.uuid)
             tracking.write_offset(room.replica, offset)
+            reach("resync.begun_stream")
         self._routes = routes = Routes(lambda _table: False, strict=False)
         routes.stream(self.table, self.hidden, Window(progress.low, progress.high))
+        if self._has_keys(room):
+            routes.hold(self.table)
         self._replicator = ExactMySQLReplicator(
             room.replica,
             room.replica_db,
@@ -183,10 +202,28 @@ class Resync(threading.Thread):
             reconciler=room.reconciler,
             rows_v2=not room.identity.mariadb,
         )
-        self._reader = TransactionReader(offset.position)
+        self._reader = TransactionReader(offset.position, xa=True)
         self._pending.clear()
         room.stream.open(offset.position)
         return progress.high
+
+    def _has_keys(self, room: ResyncRoom) -> bool:
+        """Are there rows that must be read again?"""
+        return self.hidden in tracking.targets_with_keys(room.replica)
+
+    def _read_again(self, room: ResyncRoom) -> SourcePosition:
+        """Read them; the end of the window that this gives the copy."""
+        tables = {t.name: t for t in src.base_tables(room.copier.catalog, room.source_db)}
+        progress = tracking.copy_progresses(room.replica)[self.hidden]
+        window = self._routes.window(self.table)
+        if self.table not in tables or window is None:
+            raise TableChanged(self.table)
+        progress = room.copier.read_again(tables[self.table], progress, self.position)
+        high = progress.high or window.high
+        window = Window(window.low, high, window.settled)
+        self._routes.stream(self.table, self.hidden, window)
+        self._routes.hold(self.table)
+        return high
 
     @property
     def position(self) -> SourcePosition:
@@ -216,8 +253,14 @@ class Resync(threading.Thread):
             event = self._pending.popleft()
             if event[4] == EventType.FORMAT_DESCRIPTION:
                 replicator.describe(event)
+                replicator.enter_file(self._reader.file, event_timestamp(event))
             change = self._reader.feed(event)
-            if change is not None:
+            if event[4] == EventType.ROTATE:  # no position without its file's beginning
+                continue
+            if isinstance(change, Prepared | XaCommit):
+                for part in room.prepared.unfold(change, replicator.reached):
+                    self._take(room, part)
+            elif change is not None:
                 self._take(room, change)
         replicator.flush()
         if replicator.dirty:
@@ -240,6 +283,7 @@ class Resync(threading.Thread):
         """The table was truncated: from here on the copy is exact, whatever it had read."""
         self._replicator.flush()
         execute(room.replica, f"TRUNCATE TABLE {quote(self.hidden)}")
+        tracking.forget_keys(room.replica, self.hidden)
         self._routes.stream(self.table, self.hidden)
 
     # --- the swap, on the main thread ----------------------------------------------------
@@ -277,4 +321,5 @@ def swap(replica: Any, table: str) -> None:
             )
         else:
             execute(replica, f"RENAME TABLE {quote(hidden)} TO {quote(table)}")
+        reach("resync.renamed")
     execute(replica, f"DROP TABLE IF EXISTS {quote(old)}")

@@ -17,13 +17,16 @@ import structlog
 from config.connections import connect_source
 from config.connections import quote_mysql_identifier as quote
 from config.errors import CopyRefused, Halt, ReplicatorError, translated
+from config.failpoints import reach
 from replicator import replica as rep
 from replicator import tracking
+from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
 from replicator.exact import ExactMySQLReplicator
-from replicator.reconcile import Reconciler, drop_scratch, hidden_name
+from replicator.reconcile import Reconciler
 from replicator.resync import STREAM, Resync, ResyncRoom, swap
 from replicator.routes import Routes
+from replicator.scratch import drop_scratch, hidden_name
 from replicator.session import Session, close_all
 from replicator.snapshot import TableChanged
 from replicator.tracking import MAIN, Offset, RequestState, ResyncRequest, TableState, execute
@@ -42,6 +45,8 @@ class ResyncDesk:
         self._replicator = replicator
         self._routes = routes
         self.job: Resync | None = None
+        self._absent: dict[str, SourcePosition] = {}
+        """Tables that the source has not, and up to where the stream may still speak of them."""
 
     def close(self) -> None:
         """Stop the work; it goes on from what is stored."""
@@ -52,11 +57,14 @@ class ResyncDesk:
 
     def mind(self) -> None:
         """Move the request on that is worked on, or begin the next."""
+        if self._absent:
+            self._forget_absent()
         job = self.job
         if job is None:
             request = tracking.open_request(self._session.replica)
             if request is not None:
                 log.info("resync_started", table=request.table, request=request.id)
+                reach("resync.taken")
                 self.job = Resync(
                     request, lambda: self._room(request), lambda: self._replicator.position
                 )
@@ -89,17 +97,16 @@ class ResyncDesk:
             opened.append(connection)
             return connection
 
-        replica = kept(rep.connect_hidden(settings.replication))
+        replica = kept(rep.open_side(settings.replication, self._session.replica))
         with translated(settings.replication.label):
             rep.take_lock(replica, settings.replication.db, "resync")
         catalog = kept(connect_source(settings))
-        admin = kept(rep.connect_hidden(settings.replication))
+        admin = kept(rep.open_side(settings.replication, self._session.replica))
         reconciler = Reconciler(replica, admin, settings.replication.db)
         # An id of its own for each: a server that ends an earlier stream of the same id wakes all
         # its streams, and those send no heartbeat before they have slept for a whole period.
-        stream = kept(
-            self._session.binlog(settings.replicator.server_id + 1 + request.id % RESYNC_IDS)
-        )
+        server_id = settings.replicator.server_id + 1 + request.id % RESYNC_IDS
+        stream = kept(self._session.binlog(server_id))
         return ResyncRoom(
             kept(
                 self._session.copier(catalog, kept(self._session.raw_source()), replica, reconciler)
@@ -107,6 +114,7 @@ class ResyncDesk:
             reconciler,
             replica,
             stream,
+            self._session.prepared(server_id, catalog),
             self._session.statements,
             settings.source.db,
             settings.replication.db,
@@ -145,6 +153,7 @@ class ResyncDesk:
         execute(self._session.replica, "BEGIN")
         if self._routes.skips(job.table):
             tracking.set_state(self._session.replica, job.table, TableState.VANISHED)
+            self._note_absent(job.table)
         tracking.set_request(
             self._session.replica,
             job.request.id,
@@ -152,6 +161,20 @@ class ResyncDesk:
             message="not on the source any more",
         )
         execute(self._session.replica, "COMMIT")
+
+    def _note_absent(self, table: str) -> None:
+        with translated(self._session.settings.source.label):
+            self._absent[table] = self._session.history(self._session.catalog).now()
+
+    def _forget_absent(self) -> None:
+        """What the stream has not told of by now was no table: a view that was renamed, say."""
+        here = self._replicator.position
+        passed = [table for table, position in self._absent.items() if here >= position]
+        for table in passed:
+            del self._absent[table]
+            if tracking.table_states(self._session.replica).get(table) == TableState.VANISHED:
+                log.info("table_forgotten", table=table)
+                tracking.forget_table(self._session.replica, table)
 
     def _swap_when_level(self, job: Resync) -> None:
         """Swap when both streams stand at one position; the one behind moves on."""
@@ -168,11 +191,13 @@ class ResyncDesk:
             self._swap(job)
 
     def _swap(self, job: Resync) -> None:
+        reach("resync.level")
         tracking.set_pending(
             self._session.replica,
             MAIN,
             {"what": "swap", "table": job.table, "request": job.request.id, "rows": job.rows},
         )
+        reach("resync.recorded")
         job.stop()
         self.job = None
         self._finish_swap(job.table, job.request.id, job.rows)
@@ -180,7 +205,10 @@ class ResyncDesk:
         log.info("resync_swapped", table=job.table, rows=job.rows)
 
     def recover(self, offset: Offset) -> None:
-        """Finish a swap that was begun before we died."""
+        """Finish a swap that was begun before we died; take up what is not on the source."""
+        for table, state in tracking.table_states(self._session.replica).items():
+            if state == TableState.VANISHED:
+                self._note_absent(table)
         pending = json.loads(offset.pending_ddl or "{}")
         if pending.get("what") == "swap":
             self._finish_swap(pending["table"], pending["request"], pending["rows"])
@@ -188,6 +216,7 @@ class ResyncDesk:
     def _finish_swap(self, table: str, request: int, rows: int) -> None:
         """Swap, then tell: leg 2 reloads the table behind this very transaction."""
         swap(self._session.hidden, table)
+        reach("resync.swapped")
         drop_scratch(self._session.hidden, hidden_name("_resync_", table))
         schema = schemas_from_catalog(
             self._session.replica, self._session.settings.replication.db, [table]
@@ -202,4 +231,6 @@ class ResyncDesk:
         tracking.forget_progress(connection, hidden_name("_resync_", table))
         tracking.forget_progress(connection, table)
         tracking.set_pending(connection, MAIN, None)
+        reach("resync.before_commit")
         execute(connection, "COMMIT")
+        reach("resync.noted")

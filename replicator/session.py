@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from config.connections import connect_mysql, connect_source
-from config.errors import ConfigError, SourceReset, translated
+from config.errors import ConfigError, translated
 from config.settings import Settings
 from config.tables import TableRules
 from replicator import replica as rep
@@ -20,13 +20,24 @@ from replicator import tracking
 from replicator.announce import announcement
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.stream import BinlogStream
+from replicator.prepared import PreparedTransactions
+from replicator.provenance import Provenance
 from replicator.reconcile import Reconciler
+from replicator.settling import PositionHistory
 from replicator.snapshot import TableCopier
 from replicator.statements import read_statements
 from replicator.throttle import Ceiling
-from replicator.tracking import Offset, execute, execute_bytes
+from replicator.tracking import execute, execute_bytes
 
-_RAW_SESSION = ("SET character_set_results=NULL", "SET time_zone='+00:00'")
+RAW_SESSION = (
+    "SET SESSION character_set_results=NULL",
+    "SET SESSION time_zone='+00:00'",
+    "SET SESSION group_concat_max_len=4294967295",  # `jsonencoding` lists with it
+)
+"""What a session on the source needs that is to give values as they are stored."""
+
+_XA_ID = 0x1000_0000
+"""Turns a stream's server id into that of the streams in which it reads things again."""
 
 
 class Session:
@@ -58,7 +69,7 @@ class Session:
             self.charset, self.collation = self._source_charset()
         rep.prepare_database(settings, self.charset, self.collation)
         self.replica = self.kept(rep.open_main(settings))
-        self.hidden = self.kept(rep.connect_hidden(settings.replication))
+        self.hidden = self.kept(rep.open_side(settings.replication, self.replica))
         with translated(settings.replication.label):
             self.replica_identity = src.identify(self.replica)
             self._require_same_family()
@@ -108,18 +119,11 @@ class Session:
                 " MySQL. Row events are applied as they are, and the families differ there.",
             )
 
-    def require_same_source(self, offset: Offset) -> None:
-        """`SourceReset` or `PositionLost` where the source cannot go on from `offset`."""
-        now = (self.identity.server_id, self.identity.uuid)
-        if now != (offset.server_id, offset.server_uuid):
-            raise SourceReset(
-                f"the source is another server than the replica was copied from (server id"
-                f" {now[0]} instead of {offset.server_id})",
-                hint="Point OPENDENTAL_SOURCE_HOST back to it; or, to follow the new one, run"
-                " replicator resync --all and start again: everything is copied anew.",
-            )
-        with translated(self.settings.source.label):
-            src.require_file(self.catalog, offset.position)
+    @property
+    def provenance(self) -> Provenance:
+        """What tells whether the source's binlog still is the one that was read."""
+        server_id = self.settings.replicator.server_id
+        return Provenance(self.catalog, self.identity, lambda: self.binlog(server_id))
 
     def binlog(self, server_id: int) -> BinlogStream:
         """A stream of the source's binlog, not yet open; `server_id` is its alone."""
@@ -129,6 +133,12 @@ class Session:
             server_id=server_id,
             heartbeat_seconds=settings.replicator.heartbeat_seconds,
             name=settings.source.label,
+        )
+
+    def prepared(self, server_id: int, catalog: Any) -> PreparedTransactions:
+        """The XA transactions of the stream that has this server id."""
+        return PreparedTransactions(
+            lambda: self.binlog(server_id ^ _XA_ID), lambda: src.binlog_files(catalog)
         )
 
     def read_format_description(self, position: SourcePosition) -> None:
@@ -142,10 +152,10 @@ class Session:
             stream.close()
         self._format_description = stream.format_description
 
-    def history(self, connection: Any) -> src.PositionHistory:
+    def history(self, connection: Any) -> PositionHistory:
         """The ends of the source's binlog, shared by all copies of this session."""
         gap = self.settings.replicator.copy_gap_seconds
-        return src.PositionHistory(connection, self.identity, gap, self._positions)
+        return PositionHistory(connection, self.identity, gap, self._positions)
 
     def copier(
         self, catalog: Any, reader: Any, replica: Any, reconciler: Reconciler
@@ -174,7 +184,7 @@ class Session:
         """A source connection that gives every value as the bytes it is stored in."""
         connection = connect_source(self.settings, use_unicode=False, conv={})
         with translated(self.settings.source.label):
-            for statement in _RAW_SESSION:
+            for statement in RAW_SESSION:
                 execute(connection, statement)
         return connection
 

@@ -8,9 +8,9 @@ and the stream reconciles the table with its events of that window.
 
 The hidden part of a window is the commit gap: a transaction is in the binlog
 before readers see it. InnoDB on MariaDB tells a snapshot's exact position; for
-anything else the window starts at a position that is old enough when reading begins:
-the wait for that falls behind the table's creation. A copy that another process has
-begun is read when the wait has passed since this copier was made.
+anything else `settling` says how long to wait for what stands before the window: the
+wait falls behind the table's creation. A copy that another process has begun is read
+when all is visible that stood in the binlog as this copier was made.
 
 While a chunk is written, the next one is read already. That moves no position: `low`
 is from before the first read, `high` from behind the last, and what a transaction
@@ -35,27 +35,34 @@ from typing import Any
 import pymysql
 
 from config.connections import quote_mysql_identifier as quote
-from config.errors import CopyRefused, SchemaDrift
+from config.errors import CopyRefused, SchemaDrift, ServerBusy
+from config.failpoints import reach
 from replicator import source as src
-from replicator.binlog.catalog import read_catalog
+from replicator.binlog.catalog import CatalogTable, read_catalog
 from replicator.binlog.ddl import Dialect, Execute, decide
 from replicator.binlog.events import TableMap
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
 from replicator.chunks import Chunk, Key, TablePlan, Writer, statement_of
 from replicator.reconcile import Reconciler
+from replicator.settling import PATIENCE, PositionHistory, Wait, snapshot_position
 from replicator.throttle import Ceiling
 from replicator.tracking import (
     CopyProgress,
     execute,
     execute_bytes,
-    fetch,
+    forget_keys,
+    keys_to_read,
+    note_keys_read,
     save_progress,
     save_progresses,
 )
 
 _NO_SUCH_TABLE, _DEFINITION_CHANGED, _UNKNOWN_COLUMN, _DUPLICATE_KEY = 1146, 1412, 1054, 1062
 _TABLE_EXISTS = 1050
+_KEYS_AT_ONCE, _MOST_KEYS = 500, 10_000
+"""Rows that are read again by one statement, and before the stream goes on."""
+_POLL = 0.01
 
 
 class TableGone(Exception):
@@ -64,6 +71,10 @@ class TableGone(Exception):
 
 class TableChanged(Exception):
     """The table's definition changed while it was copied: begin again."""
+
+
+def _no_wait() -> None:
+    """What a table's later chunks wait for."""
 
 
 @dataclass(slots=True)
@@ -103,7 +114,7 @@ class TableCopier:
         replica_db: str,
         identity: src.Identity,
         replica_identity: src.Identity,
-        history: src.PositionHistory,
+        history: PositionHistory,
         chunk_rows: int,
         lock: bool,
         ceiling: Ceiling | None = None,
@@ -122,9 +133,12 @@ class TableCopier:
         self._ceiling = ceiling or Ceiling(0)
         self._plan: TablePlan | None = None
         self._ahead: _Ahead | None = None
-        self._born = time.monotonic()
-        self._ripe: dict[str, float] = {}
+        self._waits: dict[str, Wait] = {}
+        self._inherited = history.wait_for_all()
+        """For copies that another process has begun: their windows are older than this one."""
         self._pool = ThreadPoolExecutor(1, "copy-reader")
+        # Defaults of TIMESTAMP columns are spelled in the session's zone, and ours there is UTC.
+        execute(catalog, "SET time_zone='+00:00'")
 
     def close(self) -> None:
         """Read ahead no more; the connections are the caller's."""
@@ -151,17 +165,16 @@ class TableCopier:
     def _low(self, tables: Sequence[src.SourceTable], targets: Sequence[str]) -> SourcePosition:
         """Where their windows begin; `_ripen` waits until their rows may be read."""
         if all(self._exact(table) for table in tables):
-            low, ripe = self._history.now(), 0.0
-        else:
-            low, ripe = self._history.ripening()
-        self._ripe.update(dict.fromkeys(targets, ripe))
+            return self._history.now()
+        low, wait = self._history.ripening()
+        self._waits.update(dict.fromkeys(targets, wait))
         return low
 
     def _ripen(self, table: src.SourceTable, target: str) -> None:
         """Wait until all that stands before the window is seen by whoever reads."""
         if not self._exact(table):
-            ripe = self._ripe.get(target, self._born + self._history.gap)
-            time.sleep(max(0.0, ripe - time.monotonic()))
+            self._waits.get(target, self._inherited)()
+            self._waits[target] = _no_wait
 
     def _create(self, table: src.SourceTable, target: str, low: SourcePosition) -> CopyProgress:
         create = self._create_on_replica(table.name, target, self._definition(table.name))
@@ -172,6 +185,7 @@ class TableCopier:
                 raise
             execute(self._replica, f"DROP TABLE IF EXISTS {quote(target)}")
             execute(self._replica, create)
+        reach("copy.created")
         return CopyProgress(target, table.name, low=low, expected=table.rows)
 
     def begin_later(self) -> None:
@@ -180,7 +194,9 @@ class TableCopier:
 
     def _definition(self, table: str) -> str:
         try:
-            return src.create_statement(self.catalog, table)
+            create = src.create_statement(self.catalog, table)
+            src.require_whole_definition(self.catalog, table, create)
+            return create
         except pymysql.ProgrammingError as error:
             if error.args[0] == _NO_SUCH_TABLE:
                 raise TableGone(table) from None
@@ -263,7 +279,8 @@ class TableCopier:
         chunks: dict[str, Chunk] = {}
         self._ceiling.wait()
         self._ripen(tables[0], tables[0].name)
-        with self._view(tables[0]) as view:
+        begun = outcomes[tables[0].name]
+        with self._view(tables[0], begun.low if isinstance(begun, CopyProgress) else None) as view:
             for table in tables:
                 try:
                     chunks[table.name] = self._first_chunk(table, plans[table.name])
@@ -303,6 +320,7 @@ class TableCopier:
                 self._apply(plan, chunk.events)
             save_progresses(self._replica, [after for _plan, _chunk, after in read])
             execute(self._replica, "COMMIT")
+            reach("copy.group_committed")
         except pymysql.IntegrityError as error:
             if error.args[0] != _DUPLICATE_KEY:
                 raise
@@ -327,7 +345,8 @@ class TableCopier:
             self._forget_ahead()
             raise
 
-    def _planned(self, table: src.SourceTable, catalog: Any) -> TablePlan:
+    def _planned(self, table: src.SourceTable, catalog: CatalogTable) -> TablePlan:
+        src.require_readable(self._identity, table.name, catalog)
         return TablePlan(catalog, table, self._writer, self._chunk_rows, self._ceiling)
 
     @contextmanager
@@ -354,25 +373,30 @@ class TableCopier:
     def _copy_next_keys(
         self, plan: TablePlan, table: src.SourceTable, progress: CopyProgress
     ) -> CopyProgress:
-        read = self._next_chunk(plan, table, progress.key)
+        read = self._next_chunk(plan, table, progress.key, progress.low)
+        reach("copy.read")
         chunk = read.chunk
         after = replace(progress, key=chunk.key, rows=progress.rows + chunk.rows, high=read.high)
         if chunk.last and progress.key is None and read.view.position is not None:
             after = self._narrowed(table, after, read.view.position, plan)
         if not chunk.last:
             self._ahead = _Ahead(
-                plan.target, chunk.key, self._pool.submit(self._read, plan, table, chunk.key)
+                plan.target,
+                chunk.key,
+                self._pool.submit(self._read, plan, table, chunk.key, progress.low),
             )
         self._write(plan, chunk, after)
         return after
 
-    def _next_chunk(self, plan: TablePlan, table: src.SourceTable, key: Key | None) -> _Read:
+    def _next_chunk(
+        self, plan: TablePlan, table: src.SourceTable, key: Key | None, low: SourcePosition | None
+    ) -> _Read:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             read = ahead.read.result()
             if (ahead.target, ahead.key) == (plan.target, key):
                 return read
-        return self._read(plan, table, key)
+        return self._read(plan, table, key, low)
 
     def _forget_ahead(self) -> None:
         """Nothing reads any more."""
@@ -381,10 +405,12 @@ class TableCopier:
             with suppress(Exception):
                 ahead.read.result()
 
-    def _read(self, plan: TablePlan, table: src.SourceTable, key: Key | None) -> _Read:
+    def _read(
+        self, plan: TablePlan, table: src.SourceTable, key: Key | None, low: SourcePosition | None
+    ) -> _Read:
         self._ceiling.wait()
         self._ripen(table, plan.target)
-        with self._view(table) as view:
+        with self._view(table, low) as view:
             chunk = plan.read_chunk(self._reader, key)
             return _Read(chunk, view, view.end(self._history) if chunk.last else None)
 
@@ -396,7 +422,7 @@ class TableCopier:
         if locked:
             execute(self.catalog, f"LOCK TABLES {quote(table.name)} READ")
         try:
-            with self._view(table) as view:
+            with self._view(table, progress.low) as view:
                 return self._write_whole(plan, table, progress, view, locked)
         finally:
             if locked:
@@ -422,6 +448,7 @@ class TableCopier:
             after = self._narrowed(table, after, view.position, plan)
         save_progress(self._replica, after)
         execute(self._replica, "COMMIT")
+        reach("copy.whole_committed")
         return after
 
     def _one_ahead(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
@@ -465,7 +492,9 @@ class TableCopier:
         execute(self._replica, "BEGIN")
         self._apply(plan, chunk.events, replacing=replacing)
         save_progress(self._replica, after)
+        reach("copy.before_commit")
         execute(self._replica, "COMMIT")
+        reach("copy.committed")
 
     def _apply(self, plan: TablePlan, events: list[bytes], *, replacing: bool = False) -> None:
         for event in events:
@@ -474,22 +503,86 @@ class TableCopier:
             else:
                 execute_bytes(self._replica, statement_of(plan.table_map, event))
 
+    # --- rows that must be read again ----------------------------------------------------
+
+    def read_again(
+        self, table: src.SourceTable, progress: CopyProgress, reached: SourcePosition
+    ) -> CopyProgress:
+        """Read rows anew whose keys the reconciliation has noted, some thousands at most.
+
+        The stream has passed the table's window and stands at `reached`. What is read shows all
+        that stands before that, and is a window of its own: the table's goes on to its end.
+        """
+        plan = self._planned(
+            table, read_catalog(self._replica, self._replica_db, [progress.target])[progress.target]
+        )
+        forget_keys(self._replica, progress.target, read_again=True)  # their window is passed
+        keys = keys_to_read(self._replica, progress.target, _MOST_KEYS)
+        if not self._exact(table):
+            self._history.wait_for_all()()
+        with self._told(table, plan):
+            while keys:
+                chunk, some, end = self._read_keys(plan, table, keys, reached)
+                keys = keys[len(some) :]
+                progress = replace(progress, high=max(end, progress.high or end))
+                self._write_again(plan, chunk, some, progress)
+        if not self._same_shape(table, plan):
+            raise TableChanged(table.name)
+        return progress
+
+    def _read_keys(
+        self, plan: TablePlan, table: src.SourceTable, keys: list[str], reached: SourcePosition
+    ) -> tuple[Chunk, list[str], SourcePosition]:
+        """The rows of the first keys, which they were, and where they were read."""
+        some = keys[: min(plan.limit, _KEYS_AT_ONCE)]
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            self._ceiling.wait()
+            with self._view(table) as view:
+                if view.position is None or view.position >= reached:
+                    chunk = plan.read_keys(self._reader, some)
+                    if chunk.last:
+                        return chunk, some, view.end(self._history)
+                    some = some[: max(1, len(some) // 2)]
+                    continue
+            time.sleep(_POLL)  # the snapshot is behind the binlog: the commit gap is open
+        raise ServerBusy(
+            f"table {table.name}: readers of the source have not seen what stands before {reached}"
+            f" in its binlog for {PATIENCE:.0f} seconds",
+        )
+
+    def _write_again(
+        self, plan: TablePlan, chunk: Chunk, keys: list[str], progress: CopyProgress
+    ) -> None:
+        execute(self._replica, "BEGIN")
+        execute(self._replica, f"DELETE FROM {quote(plan.target)} WHERE {plan.having(keys)}")
+        for event in chunk.events:
+            self._reconciler.put_again(plan.target, TableMap(plan.table_map), event)
+        note_keys_read(self._replica, plan.target, keys)
+        save_progress(self._replica, progress)
+        reach("window.read_again")
+        execute(self._replica, "COMMIT")
+
     # --- read views ----------------------------------------------------------------------
 
     def _exact(self, table: src.SourceTable) -> bool:
         return table.transactional and self._identity.mariadb
 
     @contextmanager
-    def _view(self, table: src.SourceTable) -> Iterator[_View]:
-        """Read the table at one moment; with its exact position where the server tells it."""
+    def _view(self, table: src.SourceTable, low: SourcePosition | None = None) -> Iterator[_View]:
+        """Read the table at one moment; with its exact position where the server tells it.
+
+        That is not before `low`: what stands before the window must be in the view, even where
+        the source holds its commit back for long (see `settling`).
+        """
         if not self._exact(table):
             yield _View(None)
             return
+        if low is not None:
+            self._history.wait_for_commits(low)
         execute(self._reader, "START TRANSACTION WITH CONSISTENT SNAPSHOT")
         try:
-            status = dict(fetch(self._reader, "SHOW STATUS LIKE 'binlog_snapshot_%'"))
-            file, offset = status[b"Binlog_snapshot_file"], status[b"Binlog_snapshot_position"]
-            yield _View(SourcePosition(file.decode(), int(offset)))
+            yield _View(snapshot_position(self._reader))
         finally:
             execute(self._reader, "COMMIT")
 
@@ -498,6 +591,6 @@ class _View:
     def __init__(self, position: SourcePosition | None) -> None:
         self.position = position
 
-    def end(self, history: src.PositionHistory) -> SourcePosition:
+    def end(self, history: PositionHistory) -> SourcePosition:
         """A position that is not before anything that this view can have shown."""
         return self.position or history.now()

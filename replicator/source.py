@@ -5,15 +5,18 @@ Left: a read-only connection. Right: plain values. Nothing here writes or locks.
 
 from __future__ import annotations
 
-import threading
-import time
 from dataclasses import dataclass
 from typing import Any
 
+from pymysql.cursors import DictCursor
+
 from config.connections import quote_mysql_identifier as quote
-from config.errors import ConfigError, PositionLost
+from config.errors import ConfigError, CopyRefused
+from replicator.binlog.catalog import CatalogTable
 from replicator.binlog.position import SourcePosition
 from replicator.tracking import fetch
+
+_TELLS_JSON_KINDS = 80014
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +61,20 @@ def current_position(connection: Any, identity: Identity) -> SourcePosition:
     return SourcePosition(rows[0][0], int(rows[0][1]))
 
 
-def require_file(connection: Any, position: SourcePosition) -> None:
-    """`PositionLost` where the source has purged the file that we need next."""
-    files = [row[0] for row in fetch(connection, "SHOW BINARY LOGS")]
-    if position.file not in files:
-        raise PositionLost(
-            f"the source no longer has the binlog file {position.file}",
-            hint="replicator resync --all; and keep binlogs longer on the source"
-            " (binlog_expire_logs_seconds).",
-        )
+def binlog_files(connection: Any) -> list[str]:
+    """The binlog files that the source still has, the oldest first."""
+    return [str(row[0]) for row in fetch(connection, "SHOW BINARY LOGS")]
 
 
 def require_row_format(connection: Any) -> None:
-    """`ConfigError` where the source would log changes as statements or partly."""
+    """`ConfigError` where the source would log changes as statements.
+
+    Whole rows or parts of them (`binlog_row_image`) are the same to us: each event says which.
+    """
     values = dict(
         fetch(
             connection,
-            "SHOW GLOBAL VARIABLES WHERE Variable_name IN"
-            " ('log_bin', 'binlog_format', 'binlog_row_image')",
+            "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format')",
         )
     )
     faults = []
@@ -83,13 +82,9 @@ def require_row_format(connection: Any) -> None:
         faults.append("log_bin is OFF (add log_bin=mysql-bin)")
     if values.get("binlog_format", "ROW").upper() != "ROW":
         faults.append(f"binlog_format is {values['binlog_format']} (set binlog_format=ROW)")
-    if values.get("binlog_row_image", "FULL").upper() not in ("FULL", "FULL_NODUP"):
-        faults.append(
-            f"binlog_row_image is {values['binlog_row_image']} (set binlog_row_image=FULL)"
-        )
     if faults:
         raise ConfigError(
-            "the source does not log whole rows: " + "; ".join(faults),
+            "the source does not log rows: " + "; ".join(faults),
             hint="Put these lines into the source's my.cnf, section [mysqld], and restart it.",
         )
 
@@ -128,65 +123,67 @@ def create_statement(connection: Any, table: str) -> str:
     return str(fetch(connection, f"SHOW CREATE TABLE {quote(table)}")[0][1])
 
 
+_BEYOND_UTF8MB3 = ("utf8mb4", "utf16", "utf16le", "utf32", "gb18030")
+
+
+def require_whole_definition(connection: Any, table: str, create: str) -> None:
+    """`CopyRefused` where `create` lacks characters that the table's values are made of.
+
+    SHOW CREATE TABLE and the catalog are in utf8mb3: of a character beyond it, in a member of
+    ENUM or SET or in what a generated column is made from, they show question marks, and so
+    the replica's column would have them. The rows tell a member of such a character from a
+    question mark; MySQL shows a character of an expression as four of them.
+    """
+    if "?" not in create:
+        return
+    for column in _columns(connection, table):
+        name = column["COLUMN_NAME"]
+        made = "????" in create and "GENERATED" in column["EXTRA"].upper()
+        listed = (
+            column["DATA_TYPE"] in ("enum", "set")
+            and column["CHARACTER_SET_NAME"] in _BEYOND_UTF8MB3
+            and "?" in column["COLUMN_TYPE"]
+        )
+        if made or (listed and _has_rows_beyond(connection, table, name)):
+            raise CopyRefused(
+                f"column {table}.{name} is defined with characters beyond utf8mb3, which the"
+                " source's SHOW CREATE TABLE does not tell",
+                hint="On the source: define the column without them (an ENUM as a VARCHAR), or"
+                f' exclude "{table}" in tables.toml.',
+            )
+
+
+def _columns(connection: Any, table: str) -> list[dict[str, Any]]:
+    with connection.cursor(DictCursor) as cursor:
+        cursor.execute(
+            "SELECT * FROM information_schema.columns WHERE table_schema = DATABASE()"
+            " AND table_name = %s",
+            [table],
+        )
+        return [{key.upper(): value for key, value in row.items()} for row in cursor.fetchall()]
+
+
+def _has_rows_beyond(connection: Any, table: str, column: str) -> bool:
+    text = f"CONVERT({quote(column)} USING utf8mb4)"
+    shown = f"CONVERT(CONVERT({text} USING utf8mb3) USING utf8mb4)"
+    differ = f"CAST({text} AS BINARY) <> CAST({shown} AS BINARY)"
+    return bool(fetch(connection, f"SELECT 1 FROM {quote(table)} WHERE {differ} LIMIT 1"))
+
+
 def has_foreign_key(create: str) -> bool:
     """Does a table's CREATE TABLE refer to another table?"""
     return "FOREIGN KEY" in create.upper() and " REFERENCES " in create.upper()
 
 
-class PositionHistory:
-    """Recent ends of the source's binlog, to find one that is surely visible in the engine.
+def require_readable(identity: Identity, table: str, catalog: CatalogTable) -> None:
+    """`CopyRefused` where the source cannot tell the values of the table's columns exactly.
 
-    A transaction stands in the binlog before readers of its table see it. A copy
-    window that starts at a position at least `gap` seconds old does not miss one.
+    JSON alone needs more than a SELECT: JSON_TABLE over a column of the row (`jsonencoding`).
     """
-
-    _lock = threading.Lock()
-    """Over the samples, which histories on several threads share."""
-
-    def __init__(
-        self,
-        connection: Any,
-        identity: Identity,
-        gap: float,
-        samples: list[tuple[float, SourcePosition]] | None = None,
-    ) -> None:
-        """`samples` may be shared by histories of one source, so that later ones need not wait."""
-        self._connection = connection
-        self._identity = identity
-        self._gap = gap
-        self._samples = [] if samples is None else samples
-
-    def now(self) -> SourcePosition:
-        """The binlog's end, remembered."""
-        position = current_position(self._connection, self._identity)
-        with self._lock:
-            self._samples.append((time.monotonic(), position))
-        return position
-
-    @property
-    def gap(self) -> float:
-        """Seconds after which readers surely see what stands before a position."""
-        return self._gap
-
-    def ripening(self) -> tuple[SourcePosition, float]:
-        """A remembered end, and the moment (`time.monotonic`) from which its readers may begin.
-
-        The newest end for which that moment has come; else the one for which it comes first.
-        """
-        self.now()
-        with self._lock:
-            limit = time.monotonic() - self._gap
-            old = [sample for sample in self._samples if sample[0] <= limit]
-            del self._samples[: len(old) - 1]
-            when, position = old[-1] if old else min(self._samples)
-        return position, when + self._gap
-
-    def forget(self) -> None:
-        """The next settled position shall not be from before this moment."""
-        self._samples.clear()
-
-    def settled(self) -> SourcePosition:
-        """The newest remembered end that is old enough, waiting for one where there is none."""
-        position, ripe = self.ripening()
-        time.sleep(max(0.0, ripe - time.monotonic()))
-        return position
+    json = [column.name for column in catalog.columns if column.data_type == "json"]
+    if json and not identity.mariadb and identity.number < _TELLS_JSON_KINDS:
+        raise CopyRefused(
+            f"column {table}.{json[0]} is JSON, whose exact values the source"
+            f" ({identity.version}) cannot tell: that takes MySQL 8.0.14 or newer",
+            hint=f'Upgrade the source, or exclude "{table}" in tables.toml.',
+        )

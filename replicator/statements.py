@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from config.errors import ConfigError
 from replicator.binlog.ddl import Verdict
 from replicator.binlog.events import QueryEvent
 from replicator.ddl_session import (
@@ -23,6 +24,8 @@ from replicator.ddl_session import (
 from replicator.source import Identity
 from replicator.tracking import fetch
 
+_NAMES_AS_GIVEN = 2
+"""lower_case_table_names of macOS: stored as given, compared and logged in lower case."""
 _COLLATIONS_OF_MANY_CHARSETS = 101000
 """MariaDB 10.10 brought collations that are one name, and an id, for each of several charsets."""
 
@@ -106,6 +109,12 @@ def read_statements(
         " @@global.explicit_defaults_for_timestamp, @@lower_case_table_names,"
         " @@global.default_storage_engine",
     )[0]
+    if int(names) == _NAMES_AS_GIVEN:
+        raise ConfigError(
+            "source: lower_case_table_names=2: its binlog spells a table's name otherwise than its"
+            " catalog",
+            "Set lower_case_table_names=1 on the source, which such a server allows.",
+        )
     context = SessionContext(
         source_version=source.number,
         replica_version=replica_identity.number,

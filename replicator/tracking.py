@@ -2,18 +2,22 @@
 
 The seed's `etl_extract_status` keeps its columns. Positions stand in
 `etl_binlog_offset`, a row a stream; an unfinished copy's place in
-`etl_copy_progress`; what an operator asked for in `etl_resync_request`.
+`etl_copy_progress`; the rows of its window that must be read again, by key, in
+`etl_copy_again`; what an operator asked for in `etl_resync_request`.
 All functions take a connection and leave commits to the caller.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from config.failpoints import reach
+from replicator.binlog.gtidset import GtidSet
 from replicator.binlog.position import SourcePosition
 
 _COM_QUERY = 3
@@ -38,6 +42,7 @@ DEFINITIONS = (
       event_timestamp datetime(6) NULL,
       pending_ddl longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL,
       updated_at datetime(6) NOT NULL,
+      binlog_created bigint unsigned NOT NULL DEFAULT 0,
       PRIMARY KEY (stream, binlog_file, binlog_position)
     ) ENGINE=InnoDB""",
     f"""CREATE TABLE IF NOT EXISTS etl_extract_status (
@@ -56,6 +61,13 @@ DEFINITIONS = (
       rows_copied bigint unsigned NOT NULL DEFAULT 0,
       rows_expected bigint unsigned NOT NULL DEFAULT 0
     ) ENGINE=InnoDB""",
+    f"""CREATE TABLE IF NOT EXISTS etl_copy_again (
+      target_table {_NAME} NOT NULL,
+      key_hash binary(32) NOT NULL,
+      key_literals longtext {_ASCII} NOT NULL,
+      read_again tinyint NOT NULL DEFAULT 0,
+      PRIMARY KEY (target_table, key_hash)
+    ) ENGINE=InnoDB""",
     f"""CREATE TABLE IF NOT EXISTS etl_resync_request (
       id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY,
       table_name {_NAME} NOT NULL,
@@ -67,6 +79,10 @@ DEFINITIONS = (
       updated_at datetime(6) NOT NULL
     ) ENGINE=InnoDB""",
 )
+
+
+_ADDED = (("etl_binlog_offset", "binlog_created", "bigint unsigned NOT NULL DEFAULT 0"),)
+"""Columns that older versions' tables lack: appended in place."""
 
 
 class TableState:
@@ -108,8 +124,17 @@ class Offset:
     server_id: int
     server_uuid: str
     gtid: str = ""
+    """The GTID set that is executed here, as `GtidSet` writes it; "" where there are no GTIDs."""
     event_timestamp: datetime | None = None
     pending_ddl: str | None = None
+    binlog_created: int = 0
+    """When the source began the position's binlog file, in seconds since 1970; 0: not known."""
+
+    def executed(self, gtid: str) -> Offset:
+        """The same with one more GTID in its set."""
+        gtids = GtidSet.parse(self.gtid)
+        gtids.add(gtid)
+        return replace(self, gtid=str(gtids))
 
     def at(self, position: SourcePosition) -> Offset:
         """The same stream further on."""
@@ -158,6 +183,7 @@ def execute(connection: Any, sql: str, arguments: Sequence[object] = ()) -> int:
 def execute_bytes(connection: Any, statement: bytes) -> None:
     """Run a statement whose bytes are to reach the server as they are."""
     connection._execute_command(_COM_QUERY, statement)
+    reach("replica.sent")
     connection._read_query_result()
 
 
@@ -174,25 +200,40 @@ def ensure(connection: Any) -> None:
         name = definition.split("EXISTS ")[1].split(" ")[0]
         if not fetch(connection, "SHOW TABLES LIKE %s", [name.replace("_", r"\_")]):
             execute(connection, definition)
+    for table, column, definition in _ADDED:
+        if not fetch(
+            connection, f"SHOW COLUMNS FROM {table} LIKE %s", [column.replace("_", r"\_")]
+        ):
+            execute(connection, f"ALTER TABLE {table} ADD COLUMN {column} {definition}")
 
 
 # --- offsets -----------------------------------------------------------------------------
 
 _OFFSET_COLUMNS = (
     "stream, binlog_file, binlog_position, source_server_id, source_server_uuid, gtid_set,"
-    " event_timestamp, pending_ddl"
+    " event_timestamp, pending_ddl, binlog_created"
 )
 
 
 def read_offset(connection: Any, stream: str) -> Offset | None:
     """The stream's offset row, or None where it has never started."""
-    rows = fetch(
-        connection, f"SELECT {_OFFSET_COLUMNS} FROM etl_binlog_offset WHERE stream=%s", [stream]
-    )
-    if not rows:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM etl_binlog_offset WHERE stream=%s", [stream])
+        row = cursor.fetchone()
+        names = [column[0] for column in cursor.description]
+    if row is None:
         return None
-    name, file, offset, server_id, uuid, gtid, when, pending = rows[0]
-    return Offset(name, SourcePosition(file, offset), server_id, uuid, gtid, when, pending)
+    value = dict(zip(names, row, strict=True))
+    return Offset(
+        value["stream"],
+        SourcePosition(value["binlog_file"], value["binlog_position"]),
+        value["source_server_id"],
+        value["source_server_uuid"],
+        value["gtid_set"],
+        value["event_timestamp"],
+        value["pending_ddl"],
+        value.get("binlog_created", 0),  # `status` may look before leg 1 has made it
+    )
 
 
 def write_offset(connection: Any, offset: Offset) -> None:
@@ -201,7 +242,7 @@ def write_offset(connection: Any, offset: Offset) -> None:
     execute(
         connection,
         f"INSERT INTO etl_binlog_offset ({_OFFSET_COLUMNS}, updated_at)"
-        " VALUES (%s,%s,%s,%s,%s,%s,%s,%s,%s)",
+        " VALUES (%s,%s,%s,%s,%s,%s,%s,%s,%s,%s)",
         [
             offset.stream,
             offset.position.file,
@@ -211,6 +252,7 @@ def write_offset(connection: Any, offset: Offset) -> None:
             offset.gtid,
             offset.event_timestamp,
             offset.pending_ddl,
+            offset.binlog_created,
             utc_now(),
         ],
     )
@@ -357,6 +399,45 @@ def _progress_values(progress: CopyProgress) -> list[object]:
 def forget_progress(connection: Any, target: str) -> None:
     """The copy is part of the stream now, or void."""
     execute(connection, "DELETE FROM etl_copy_progress WHERE target_table=%s", [target])
+    forget_keys(connection, target)
+
+
+def targets_with_keys(connection: Any) -> set[str]:
+    """The targets that have rows to be read again."""
+    return {
+        row[0]
+        for row in fetch(
+            connection, "SELECT DISTINCT target_table FROM etl_copy_again WHERE NOT read_again"
+        )
+    }
+
+
+def keys_to_read(connection: Any, target: str, most: int) -> list[str]:
+    """Some of the keys, as SQL literals, whose rows are to be read again."""
+    return [
+        row[0]
+        for row in fetch(
+            connection,
+            "SELECT key_literals FROM etl_copy_again WHERE target_table=%s AND NOT read_again"
+            f" ORDER BY key_hash LIMIT {most}",
+            [target],
+        )
+    ]
+
+
+def note_keys_read(connection: Any, target: str, keys: Iterable[str]) -> None:
+    """Their rows have been read again; which keys they were is remembered for the window's rest."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE etl_copy_again SET read_again=1 WHERE target_table=%s AND key_hash=%s",
+            [(target, hashlib.sha256(key.encode("ascii")).digest()) for key in keys],
+        )
+
+
+def forget_keys(connection: Any, target: str, *, read_again: bool = False) -> None:
+    """No row of the target need be read again; `read_again`: of those alone that have been."""
+    only = " AND read_again" if read_again else ""
+    execute(connection, f"DELETE FROM etl_copy_again WHERE target_table=%s{only}", [target])
 
 
 # --- resync requests ---------------------------------------------------------------------
@@ -388,6 +469,18 @@ def queue_resync(connection: Any, tables: Iterable[str]) -> list[int]:
                 waiting[table] = cursor.lastrowid
         numbers.append(int(waiting[table]))
     return numbers
+
+
+def ask_leg_2(connection: Any, tables: Iterable[str]) -> None:
+    """Let leg 2 reload tables that are exact on the replica, as it does behind a resync."""
+    now = utc_now()
+    for table in tables:
+        execute(
+            connection,
+            "INSERT INTO etl_resync_request (table_name, requested_at, state, updated_at)"
+            " VALUES (%s,%s,%s,%s)",
+            [table, now, RequestState.LOADING, now],
+        )
 
 
 def open_request(connection: Any) -> ResyncRequest | None:

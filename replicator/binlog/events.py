@@ -221,7 +221,7 @@ METADATA_WIDTH = {
 _PLAIN_TYPES = frozenset({0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14})
 _NUMERIC = frozenset({1, 2, 3, 4, 5, 8, 9, 13, 246})
 _CHARACTER = frozenset({15, 140, 141, 249, 250, 251, 252, 253})
-_STRING, _ENUM, _SET, _GEOMETRY = 254, 247, 248, 255
+_STRING, _ENUM, _SET, _GEOMETRY, _VECTOR = 254, 247, 248, 255, 242
 
 
 class TableMap:
@@ -326,6 +326,8 @@ class OptionalMetadata:
     primary_key: tuple[int, ...] | None = None
     """Column indexes in key order; () where a key is known to be absent (names are there)."""
     geometry_types: tuple[int | None, ...] | None = None
+    vector_dimensions: tuple[int | None, ...] | None = None
+    """MySQL's VECTOR columns: floats that a value has."""
 
     @classmethod
     def parse(
@@ -359,7 +361,9 @@ class _MetadataParser:
         self.charsets: list[int | None] | None = None
         self.values: list[tuple[bytes, ...] | None] | None = None
         self.primary_key: tuple[int, ...] | None = None
+        self.vectors = [i for i, t in enumerate(real) if t == _VECTOR]
         self.geometry: list[int | None] | None = None
+        self.dimensions: list[int | None] | None = None
 
     def parse(self, block: bytes) -> OptionalMetadata:
         at = 0
@@ -381,6 +385,7 @@ class _MetadataParser:
             tuple(self.values) if self.values is not None else None,
             self.primary_key,
             tuple(self.geometry) if self.geometry is not None else None,
+            tuple(self.dimensions) if self.dimensions is not None else None,
         )
 
     def _take(self, field: int, data: bytes) -> None:
@@ -395,6 +400,11 @@ class _MetadataParser:
         self.geometry = [None] * self.width
         for column, kind in zip(self.geometries, _lenencs(data), strict=True):
             self.geometry[column] = kind
+
+    def _vector_dimensions(self, data: bytes) -> None:
+        self.dimensions = [None] * self.width
+        for column, dimensions in zip(self.vectors, _lenencs(data), strict=True):
+            self.dimensions[column] = dimensions
 
     def _simple_key(self, data: bytes) -> None:
         self.primary_key = tuple(_lenencs(data))
@@ -445,6 +455,7 @@ class _MetadataParser:
         9: _prefixed_key,
         10: lambda self, data: self._default_charset(self.enumerated, data),
         11: lambda self, data: self._scatter_charsets(self.enumerated, list(_lenencs(data))),
+        13: _vector_dimensions,
     }
 
 

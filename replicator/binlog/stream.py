@@ -68,6 +68,8 @@ class BinlogStream:
         self._buffer = bytearray()
         self._checksums = True
         self._heard = 0.0
+        self._broken: ReplicatorError | None = None
+        """What is raised behind the events that came before it."""
         self.file = ""
         self.format_description = b""
 
@@ -87,6 +89,7 @@ class BinlogStream:
             raise self._failed(error) from None
         self.file = position.file
         self._buffer.clear()
+        self._broken = None
         self._heard = time.monotonic()
 
     def _prepare(self) -> None:
@@ -107,8 +110,10 @@ class BinlogStream:
         """All whole events that have arrived, waiting up to `timeout` seconds for the first.
 
         Returns [] when none came in time; 0 takes what is there already. Raises
-        `ConnectionLost` when the link is dead.
+        `ConnectionLost` when the link is dead; what breaks is raised behind the events before it.
         """
+        if self._broken is not None:
+            raise self._broken
         events = self._take_frames()
         deadline = time.monotonic() + timeout
         while not events and self._receive(max(0.0, deadline - time.monotonic())):
@@ -132,7 +137,21 @@ class BinlogStream:
             raise ConnectionLost(f"the {self._server} closed its binlog stream", hint="")
         self._buffer += data
         self._heard = time.monotonic()
+        if isinstance(connection._sock, ssl.SSLSocket):
+            self._receive_records(connection._sock)
         return True
+
+    def _receive_records(self, sock: ssl.SSLSocket) -> None:
+        """All else that has arrived: TLS gives one record at a time, which is often one event.
+
+        Whoever works on what `read` returns may commit after it, so small pieces cost dear.
+        An error here will be met again by the next `recv`, when what came before it is taken.
+        """
+        enough = len(self._buffer) + _RECEIVE_BYTES
+        with suppress(OSError):
+            sock.settimeout(0)
+            while len(self._buffer) < enough and (data := sock.recv(_RECEIVE_BYTES)):
+                self._buffer += data
 
     def _check_alive(self) -> None:
         silent = time.monotonic() - self._heard
@@ -145,6 +164,15 @@ class BinlogStream:
     def _take_frames(self) -> list[bytes]:
         """Cut the buffer into packets; what is not whole yet stays."""
         events: list[bytes] = []
+        try:
+            self._cut_frames(events)
+        except ReplicatorError as error:
+            if not events:
+                raise
+            self._broken = error
+        return events
+
+    def _cut_frames(self, events: list[bytes]) -> None:
         buffer, at, size = self._buffer, 0, len(self._buffer)
         view = memoryview(buffer)
         try:
@@ -173,7 +201,6 @@ class BinlogStream:
         finally:
             view.release()
             del buffer[:at]
-        return events
 
     def _event_of(self, payload: bytes) -> bytes | None:
         if not payload or payload[0] != 0:

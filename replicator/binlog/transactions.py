@@ -1,11 +1,19 @@
 """Turn a server's raw events into changes, with the transactions' borders marked.
 
 Left: raw events in binlog order. Right: `Begin`, `Rows`, `Statement`, `Commit`,
-`Rollback`, and `Moved` where only the position advances. Pure: no socket, no
-clock. What may be ignored is listed here; everything else unknown halts.
+`Rollback`, and `Moved` where only the position advances; and, for who can treat them, XA's
+`Prepared` and `XaCommit`. Pure: no socket, no clock. What may be ignored is listed here;
+everything else unknown halts.
 
 Changes are not frozen, though nobody alters them: a busy source makes hundreds of
 thousands a second, and a frozen dataclass takes three times as long to make.
+
+Positions are the ends that events carry. MariaDB 11.8 leaves them out, as zeros, in all
+events between a group's GTID event and the one that closes it, because it writes them before
+it knows where in the file they will stand. Only one of them is ever a place to resume: that
+of the CREATE TABLE with which a CREATE … SELECT opens its group. It stands right behind the
+GTID event, so its end is that event's and its own length. Further inside, what lies between
+is not known: the server keeps annotations to itself.
 """
 
 from __future__ import annotations
@@ -13,11 +21,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from config.errors import UnknownEvent, UnsupportedStatement
+from config.errors import EventsLost, Halt, UnknownEvent, UnsupportedStatement
 from replicator.binlog import events as ev
 from replicator.binlog.events import EventType, QueryEvent, TableMap
 from replicator.binlog.gtid import read_tagged
 from replicator.binlog.position import FIRST_OFFSET, BinlogPosition
+from replicator.binlog.xa import read_xa_prepare, xid_of_statement
 
 
 @dataclass(slots=True)
@@ -39,6 +48,7 @@ class Statement:
 
     Outside a transaction it is a transaction of its own, ending at `position`;
     inside one, `position` is its own end, not a place to resume before the commit.
+    MariaDB 11.8 tells that end only where no rows came before it; else the offset is 0.
     """
 
     query: QueryEvent
@@ -71,7 +81,23 @@ class Moved:
     position: BinlogPosition
 
 
-Change = Begin | Rows | Statement | Commit | Rollback | Moved
+@dataclass(slots=True)
+class Prepared:
+    """The rows since `Begin` are an XA transaction's: void until an `XaCommit` of its id."""
+
+    position: BinlogPosition
+    xid: str
+
+
+@dataclass(slots=True)
+class XaCommit:
+    """The XA transaction that was prepared under this id takes place here."""
+
+    xid: str
+    commit: Commit
+
+
+Change = Begin | Rows | Statement | Commit | Rollback | Moved | Prepared | XaCommit
 
 _IGNORED = frozenset(
     {
@@ -102,12 +128,18 @@ _BEGIN = Begin()
 class TransactionReader:
     """Feed it raw events; it keeps the place, the open transaction and the table maps."""
 
-    def __init__(self, start: BinlogPosition) -> None:
+    def __init__(self, start: BinlogPosition, *, xa: bool = False) -> None:
+        """`xa`: tell of XA transactions by `Prepared` and `XaCommit`; else they halt."""
+        self._xa_told = xa
         self._position_type = type(start)
         self._file = start.file
         self._open = False
         self._standalone = False
         self._gtid = ""
+        self._entered = 0
+        """The end of the last event of an open group, while all before it was seen; else 0."""
+        self._trailer = 4
+        """Bytes that an event is longer in its file than here: its checksum."""
         self._maps: dict[int, TableMap] = {}
         self._known_maps: dict[bytes, TableMap] = {}
         self._committed_us = 0
@@ -123,11 +155,22 @@ class TransactionReader:
             int(EventType.GTID): self._mysql_gtid,
             int(EventType.ANONYMOUS_GTID): self._mysql_gtid,
             int(EventType.GTID_TAGGED): self._tagged_gtid,
+            int(EventType.XA_PREPARE): self._prepare,
             int(EventType.QUERY): self._query,
             int(EventType.QUERY_COMPRESSED): self._query,
             int(EventType.ROTATE): self._rotate,
             int(EventType.FORMAT_DESCRIPTION): self._new_file,
         }
+
+    @property
+    def file(self) -> str:
+        """The binlog file that the last event stood in."""
+        return self._file
+
+    @property
+    def gtid(self) -> str:
+        """The last GTID that was told of; "" where the server gives none."""
+        return self._gtid
 
     @property
     def in_transaction(self) -> bool:
@@ -166,6 +209,7 @@ class TransactionReader:
         """A server that died while it wrote a transaction starts a file without its end."""
         self._maps.clear()
         self._mariadb = "MariaDB" in ev.server_version(event)
+        self._trailer = 4 if event[-1] else 0  # the checksum algorithm
         if self._open:
             self._open = self._standalone = False
             end = ev.event_end(event) or FIRST_OFFSET
@@ -176,6 +220,7 @@ class TransactionReader:
     def _table_map(self, event: bytes) -> Change | None:
         self.table_map(event)
         self._open = True  # also where the stream was opened inside a transaction
+        self._entered = 0
         return None
 
     def table_map(self, event: bytes) -> TableMap:
@@ -212,14 +257,14 @@ class TransactionReader:
         domain = int.from_bytes(event[at + 8 : at + 12], "little")
         flags = event[at + 12]
         if flags & (_PREPARED_XA | _COMPLETED_XA):
-            raise self._xa(event)
+            self._require_xa(event)
         server_id = int.from_bytes(event[5:9], "little")
         self._gtid = f"{domain}-{server_id}-{sequence}"
         self._committed_us = 0
         self._standalone = bool(flags & _STANDALONE)
         if self._standalone:
             return None
-        self._open = True
+        self._open, self._entered = True, ev.event_end(event)
         return _BEGIN
 
     def _mysql_gtid(self, event: bytes) -> Change | None:
@@ -254,26 +299,72 @@ class TransactionReader:
             self._open = self._standalone = False
             return Rollback(self._position(event))
         if word[:3] == b"XA ":
-            raise self._xa(event)
+            return self._xa_statement(event, query.statement)
         self._standalone = False
-        return Statement(query, self._position(event), self._open, self._gtid)
+        return Statement(query, self._statement_end(event), self._open, self._gtid)
+
+    def _statement_end(self, event: bytes) -> BinlogPosition:
+        """Where a statement ends, though it may not say so itself."""
+        end = ev.event_end(event)
+        if not end and self._open and self._entered:
+            end = self._entered + len(event) + self._trailer
+        self._entered = end
+        return self._position_type(self._file, end)
 
     def _commit(self, event: bytes) -> Commit:
         self._open = self._standalone = False
         when = self._committed_us or ev.event_timestamp(event) * 1_000_000
         return Commit(self._position(event), when, self._gtid)
 
-    def _xa(self, event: bytes) -> UnsupportedStatement:
-        return UnsupportedStatement(
-            f"an XA transaction stands in the binlog at {self._position(event)}",
-            hint="Distributed (XA) transactions are not carried yet; end their use on the source"
-            " and start over with: replicator resync --all",
-        )
+    def _xa_statement(self, event: bytes, statement: bytes) -> Change | None:
+        """XA START and XA END frame what is prepared; XA COMMIT and XA ROLLBACK stand alone."""
+        self._require_xa(event)
+        verb = statement[3:].split(maxsplit=1)[0].upper()
+        if verb in (b"START", b"BEGIN"):
+            self._open, self._standalone = True, False
+            return _BEGIN
+        if verb == b"END" and self._open:
+            return None
+        if verb == b"ROLLBACK":
+            self._open = self._standalone = False
+            return Rollback(self._position(event))
+        xid = xid_of_statement(statement) if verb == b"COMMIT" else None
+        if xid is None:
+            raise UnsupportedStatement(
+                f"an XA statement that is not understood stands at {self._position(event)}",
+                hint="Report it with the server's version; replicator resync --all goes on"
+                " behind it.",
+            )
+        return XaCommit(xid, self._commit(event))
 
-    def _unknown(self, event: bytes) -> UnknownEvent:
+    def _prepare(self, event: bytes) -> Change | None:
+        """The end of what an XA transaction changed; in one phase, of the transaction."""
+        self._require_xa(event)
+        one_phase, xid = read_xa_prepare(event)
+        if one_phase:
+            return self._commit(event)
+        self._open = self._standalone = False
+        return Prepared(self._position(event), xid)
+
+    def _require_xa(self, event: bytes) -> None:
+        if not self._xa_told:
+            raise UnsupportedStatement(
+                f"an XA transaction stands in the binlog at {self._position(event)}",
+                hint="Nobody but the replicator should write on that server: end the use of XA"
+                " there, and start over with: replicator resync --all",
+            )
+
+    def _unknown(self, event: bytes) -> Halt:
+        if event[4] == EventType.INCIDENT:
+            return EventsLost(
+                f"the server noted at {self._position(event)} that its binlog lacks changes that"
+                " were made (an INCIDENT event)",
+                hint="Nothing behind it was applied. See the server's error log for the cause, then"
+                " copy everything again: replicator resync --all",
+            )
         return UnknownEvent(
             f"an event of type {event[4]} that must not be ignored stands at"
             f" {self._position(event)}",
-            hint="Nothing behind it was applied. Type 26 (INCIDENT) means that the server lost"
-            " events: resync. For other types report the server's version and the type.",
+            hint="Nothing behind it was applied. Report the server's version and the type; to go on"
+            " behind it, once nothing writes such events any more: replicator resync --all",
         )

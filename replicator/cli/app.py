@@ -16,6 +16,7 @@ from replicator.cli.doctor import Verdict, examine, worst
 from replicator.cli.doctor_view import show_findings
 from replicator.cli.observation import Observer
 from replicator.cli.outcome import console, exit_codes, reported, say
+from replicator.cli.quarantine_verbs import quarantine_app
 from replicator.cli.resync import chosen, daemons_down, follow, known_tables, queue
 from replicator.cli.resync_view import show_progress
 from replicator.cli.run import run_replicator
@@ -36,9 +37,11 @@ app = typer.Typer(
     help="Leg 1 of the pipeline, and the verbs that look after both legs.",
 )
 app.add_typer(sandbox_app, name="sandbox")
+app.add_typer(quarantine_app, name="quarantine")
 
 EnvFile = Annotated[Path, typer.Option(help="Settings to read beside the environment, which wins.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+EveryTable = Annotated[bool, typer.Option("--tables", help="Show every table.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Give up after so many seconds.")]
 _ENV_FILE = Path(".env")
 
@@ -152,8 +155,12 @@ def check(as_json: Json = False, env_file: EnvFile = _ENV_FILE) -> None:
         "both daemons run and all servers answer", "a daemon is down or a server out of reach"
     )
 )
-def status(as_json: Json = False, env_file: EnvFile = _ENV_FILE) -> None:
+def status(
+    tables: EveryTable = False, as_json: Json = False, env_file: EnvFile = _ENV_FILE
+) -> None:
     """Show where both legs stand: positions, lag, throughput, tables, resyncs.
+
+    Of the tables, those that do not stream in both legs and those whose schema changed last.
 
     Lag in seconds is the age of the newest source commit that a leg has written, 0 when
     it has written all there is. Throughput is what the daemons counted during one second.
@@ -161,6 +168,7 @@ def status(as_json: Json = False, env_file: EnvFile = _ENV_FILE) -> None:
     \b
     Examples:
       replicator status
+      replicator status --tables
       replicator status --json | jq .loader.lag_seconds
     """
     with reported(), Observer(load_settings(env_file)) as observer:
@@ -168,7 +176,7 @@ def status(as_json: Json = False, env_file: EnvFile = _ENV_FILE) -> None:
         if as_json:
             _print_json(found.as_json())
         else:
-            show_status(found, console())
+            show_status(found, console(), every_table=tables)
         if not found.healthy:
             raise typer.Exit(outcome.NO)
 

@@ -7,14 +7,16 @@ them as the loader would into temporary tables of the raw tables' own column typ
 and once `raw` has passed that position, both are compared in one statement.
 
 What PostgreSQL cannot hold (a zero date, a NUL in text) is replaced here by the
-loader's own code, so a documented replacement is no difference.
+loader's own code, so a documented replacement is no difference. A row that PostgreSQL
+refuses altogether, here as in `raw`, is a row that `raw` lacks.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -28,11 +30,13 @@ from config.errors import translated
 from config.settings import Settings
 from loader import replica as rep
 from loader.load import selected
-from loader.load.reload import raw_bytes_options, shape_of
+from loader.load.reload import ALL_VERSIONS, VERSIONED, raw_bytes_options, shape_of
 from loader.load.tablereader import TableReader
+from loader.quarantine.refusals import Reason, attempt, refused
 from loader.schema import RawTable, quoted
 from loader.types import raw_name
 from loader.upsert import blocks
+from loader.values import fields_of
 from replicator.binlog.schema import TableSchema
 from replicator.cli import keys
 from replicator.cli.barrier import Barrier, NotCaughtUp
@@ -62,6 +66,8 @@ class _Part:
     raw_where: sql.Composable
     copy: str = ""
     """The temporary table's name; "" where the replica has no row."""
+    refused: tuple[bytes, ...] = ()
+    """Rows that the temporary table did not take either, as COPY text."""
 
     @property
     def table(self) -> str:
@@ -80,6 +86,7 @@ class RawComparison:
         with translated(self._replica.label):
             for statement in selected.SESSION:
                 execute(self._rows, statement)
+            self._versioned = _versioned(self._rows)
         self._postgres = connect_postgres(
             self._analytics, autocommit=True, application_name="replicator verify"
         )
@@ -186,10 +193,14 @@ class RawComparison:
     def _filled(self, parts: Sequence[_Part]) -> set[int]:
         """The numbers of those parts that have a row on the replica."""
         selects = (
-            f"(SELECT {number} FROM {quote(part.table)}{part.where} LIMIT 1)"
+            f"(SELECT {number} FROM {self._from(part)} LIMIT 1)"
             for number, part in enumerate(parts)
         )
         return {int(row[0]) for row in fetch(self._rows, " UNION ALL ".join(selects))}
+
+    def _from(self, part: _Part) -> str:
+        versions = ALL_VERSIONS if part.table in self._versioned else ""
+        return f"{quote(part.table)}{versions}{part.where}"
 
     def _copy(self, part: _Part, number: int) -> _Part:
         name = f"_verify_{number}"
@@ -201,15 +212,32 @@ class RawComparison:
         self._postgres.execute(
             sql.SQL("CREATE TEMP TABLE {} ({})").format(sql.Identifier(name), columns)
         )
-        reader = TableReader(part.schema)
         into = sql.SQL("COPY {} ({}) FROM STDIN").format(copy, quoted(part.shape.names))
-        query = f"SELECT {reader.select_list} FROM {quote(part.table)}{part.where}"
+        left_out: list[bytes] = []
+        if attempt(self._postgres, lambda: self._write(into, self._blocks(part))) is not None:
+            for block in self._blocks(part):
+                left_out += self._write_around(into, block)
+        return replace(part, copy=name, refused=tuple(left_out))
+
+    def _blocks(self, part: _Part) -> Iterator[bytes]:
+        reader = TableReader(part.schema)
         with self._rows.cursor(SSCursor) as rows:
-            rows.execute(query)
-            with self._postgres.cursor() as cursor, cursor.copy(into) as sink:
-                for block in blocks(reader.lines(rows)):
-                    sink.write(block)
-        return _Part(part.schema, part.shape, part.where, part.raw_where, name)
+            rows.execute(f"SELECT {reader.select_list} FROM {self._from(part)}")
+            yield from blocks(reader.lines(rows))
+
+    def _write(self, into: sql.Composed, lines: Iterable[bytes]) -> None:
+        with self._postgres.cursor() as cursor, cursor.copy(into) as sink:
+            for block in lines:
+                sink.write(block)
+
+    def _write_around(self, into: sql.Composed, block: bytes) -> list[bytes]:
+        """Write a block's lines but for those that are refused; these."""
+
+        def write(some: Sequence[bytes]) -> Reason | None:
+            lines = b"\n".join(some) + b"\n"
+            return attempt(self._postgres, lambda: self._write(into, [lines]))
+
+        return [line for line, _ in refused(block.split(b"\n")[:-1], write)]
 
     def _drop_copies(self) -> None:
         with suppress(psycopg.Error):
@@ -236,6 +264,8 @@ class RawComparison:
     def _differences(self, part: _Part) -> dict[Suspect, Sides]:
         left, right = self._copied(part), self._texts(part, self._raw(part), part.raw_where)
         if not part.shape.key:
+            if part.refused:
+                return {(part.table, WHOLE): ("refused", "")}
             return self._whole(part, left, right)
         columns = part.shape.key
         rows = self._postgres.execute(
@@ -256,7 +286,10 @@ class RawComparison:
                 sql.Literal(MOST_SUSPECTS),
             )
         )
-        return {(part.table, tuple(row[:-2])): (row[-2], row[-1]) for row in rows}
+        found: dict[Suspect, Sides] = {
+            (part.table, tuple(row[:-2])): (row[-2], row[-1]) for row in rows
+        }
+        return {**found, **_refused(part)}
 
     def _copied(self, part: _Part) -> sql.Composed:
         if not part.copy:
@@ -285,6 +318,17 @@ class RawComparison:
         return {} if sides[0] == sides[1] else {(part.table, WHOLE): (sides[0], sides[1])}
 
 
+def _refused(part: _Part) -> dict[Suspect, Sides]:
+    """Rows that are on the replica, and cannot be in `raw`."""
+    found: dict[Suspect, Sides] = {}
+    for row in part.refused:
+        fields = fields_of(row)
+        key = [fields[index] or b"" for index in part.schema.primary_key]
+        shown = tuple(field.decode() for field in key)
+        found[part.table, shown] = (hashlib.md5(row, usedforsecurity=False).hexdigest(), None)
+    return found
+
+
 def quoted_list(names: Iterable[str]) -> list[str]:
     """PostgreSQL identifiers, quoted, as plain text."""
     return ['"' + name.replace('"', '""') + '"' for name in names]
@@ -294,3 +338,14 @@ def _trusted(text: str) -> sql.SQL:
     """SQL text of our own making: quoted identifiers, integers and types from our own table."""
     untyped: Any = text
     return sql.SQL(untyped)
+
+
+def _versioned(connection: Any) -> set[str]:
+    """Tables of which `raw` has old versions of rows as well."""
+    rows = fetch(
+        connection,
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+        " AND table_type = %s",
+        [VERSIONED],
+    )
+    return {name.decode() for (name,) in rows}

@@ -6,13 +6,14 @@ loop itself is the same for both legs; here stands what is put around it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
 from rich.console import Console
 
-from config import metrics
+from config import failpoints, metrics
 from config.daemon import run, stop_on_signals
 from config.errors import ConfigError, ReplicatorError
 from config.logs import configure_logging
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 def run_replicator(settings: Settings) -> None:
     """Replicate until told to stop; raises what only an operator can mend."""
     configure_logging(settings.log_level, settings.log_format)
+    failpoints.arm(os.environ)
     rules = load_table_rules(settings.tables_file)
     try:
         with stop_on_signals() as stop, _metrics(settings):

@@ -112,11 +112,12 @@ def _raw_faults(
     if raw is None:
         return ["raw lacks the table"]
     change = raw_schema.diff(raw, shape_of(replica))
-    said = [f"raw lacks column {column.name}" for column in change.added]
+    said = [f"raw has column {name}, the replica has not" for name in change.dropped]
+    said += [f"raw lacks column {column.name}" for column in change.added]
     said += [f"raw has another type for column {column.name}" for column in change.retyped]
     if change.key_changed:
         said.append("raw has another primary key")
-    return said  # a dropped column may stay in raw for the sake of a view: its rows say NULL
+    return said  # columns that were retired for a view's sake are not among them
 
 
 def read_shapes(observer: Observer, rules: TableRules, barrier: Barrier) -> Shapes:

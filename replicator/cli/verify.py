@@ -20,6 +20,7 @@ from replicator.binlog.schema import TableSchema
 from replicator.cli import keys
 from replicator.cli.barrier import Barrier, NotCaughtUp
 from replicator.cli.observation import Observer
+from replicator.cli.quarantine import read_entries, rows, rows_by_table
 from replicator.cli.raw_compare import RawComparison
 from replicator.cli.report import (
     DIFFERENT,
@@ -89,8 +90,24 @@ class _Verifier:
             self._compare(names)
         except NotCaughtUp as late:
             report.stopped = str(late)
+        self._count_quarantine()
         report.tables = [self._reports[name] for name in sorted(self._reports)]
         return report
+
+    def _count_quarantine(self) -> None:
+        """A table whose rows PostgreSQL refused is not the same, and this is why."""
+        for name, count in rows_by_table(self._observer).items():
+            report = self._reports.get(name)
+            if report is None:
+                continue
+            report.raw.worsen(
+                DIFFERENT, f"{rows(count)} in quarantine (replicator quarantine list {name})"
+            )
+            held = {one.shown for one in read_entries(self._observer, name)}
+            report.raw.keys = [
+                f"{key} (in quarantine)" if key.rpartition(" ")[0] in held else key
+                for key in report.raw.keys
+            ]
 
     def _compare(self, names: Sequence[str]) -> None:
         shapes = read_shapes(self._observer, self._rules, self._barrier)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from config.settings import Settings, load_settings
@@ -57,12 +59,20 @@ class State:
     accounts_made: bool = False
     mysql: MySQLName = "mariadb"
     postgres: PostgresName = "postgresql"
+    source_options: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def new(cls, engine: Engine, mysql: MySQLName, postgres: PostgresName) -> State:
+    def new(
+        cls,
+        engine: Engine,
+        mysql: MySQLName,
+        postgres: PostgresName,
+        source_options: Mapping[str, str],
+    ) -> State:
         return cls(
             mysql=mysql,
             postgres=postgres,
+            source_options=dict(source_options),
             engine=engine,
             source_port=free_port(),
             replica_port=free_port(),
@@ -78,7 +88,8 @@ class State:
 class Sandbox:
     """Three servers under `directory`. `durable`: they wait for the disk as real ones do.
 
-    `mysql` and `postgres` say which servers a new sandbox runs; one that exists keeps its own.
+    `mysql` and `postgres` say which servers a new sandbox runs, `source_options` what its
+    source is told beside `SOURCE_OPTIONS`; one that exists keeps its own.
     """
 
     def __init__(
@@ -88,9 +99,10 @@ class Sandbox:
         durable: bool = False,
         mysql: MySQLName = "mariadb",
         postgres: PostgresName = "postgresql",
+        source_options: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.directory = Path(directory).absolute()
-        self._servers: tuple[MySQLName, PostgresName] = mysql, postgres
+        self._servers = mysql, postgres, source_options
         self._durable = durable
         self._state = self._read_state()
         if self._state is not None:
@@ -218,12 +230,12 @@ class Sandbox:
         return self._state
 
     def _build(self, state: State) -> None:
-        options = {**SOURCE_OPTIONS, "default_storage_engine": state.engine}
+        engine = {"default_storage_engine": state.engine}
         self.source = new_server(
             state.mysql,
             self.directory / "source",
             port=state.source_port,
-            options=options,
+            options={**SOURCE_OPTIONS, **state.source_options, **engine},
             server_id=1,
             durable=self._durable,
         )

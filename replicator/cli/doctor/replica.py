@@ -53,6 +53,14 @@ def replica_findings(
         ("binlog_row_metadata", ("FULL",), "binlog_row_metadata=FULL"),
     ):
         yield value_in_my_cnf(REPLICA, facts, name, value, line)
+    if facts.variable("binlog_row_value_options"):
+        yield fail(
+            REPLICA,
+            "binlog_row_value_options",
+            facts.variable("binlog_row_value_options"),
+            "nothing: the loader needs whole JSON documents",
+            "SET GLOBAL binlog_row_value_options = ''; and remove it from my.cnf",
+        )
     yield _retention(facts)
     yield _server_id(facts, settings, source)
     yield from _limits(facts)

@@ -26,6 +26,7 @@ SOURCE = "source"
 DAY = 86_400
 _KEEP_SECONDS = 3 * DAY
 _KEEP_DAYS_LINE = expiry_line(7 * DAY)
+_PARTIAL_IMAGES = frozenset({"MINIMAL", "NOBLOB"})
 _BACKUP = re.compile(r"backup", re.IGNORECASE)
 _WRITES = frozenset(
     {"ALL PRIVILEGES", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "SUPER"}
@@ -64,9 +65,7 @@ def _binlog(facts: MySQLFacts) -> Iterator[Finding]:
     # OpenDental's vendor recipe for replication sets no binlog_format, hence each by itself.
     yield value_in_my_cnf(SOURCE, facts, "log_bin", ("ON", "1"), "log_bin=mysql-bin")
     yield value_in_my_cnf(SOURCE, facts, "binlog_format", ("ROW",), "binlog_format=ROW")
-    yield value_in_my_cnf(
-        SOURCE, facts, "binlog_row_image", ("FULL", "FULL_NODUP"), "binlog_row_image=FULL"
-    )
+    yield _row_image(facts)
     if facts.variable("binlog_checksum") in ("", "CRC32"):
         yield ok(SOURCE, "binlog_checksum", facts.variable("binlog_checksum") or "none")
     else:
@@ -89,6 +88,25 @@ def _binlog(facts: MySQLFacts) -> Iterator[Finding]:
     else:
         shown = "for ever" if kept is None else f"{kept / DAY:.1f} days"
         yield ok(SOURCE, "binlog retention", f"{shown}, {facts.binlog_bytes:,} bytes now")
+
+
+def _row_image(facts: MySQLFacts) -> Finding:
+    """Parts of rows are carried like whole ones, as long as the binlog holds what changed.
+
+    MariaDB's does not where a REPLACE that leaves out columns becomes an update: the columns'
+    defaults are missing then, for its own replicas too.
+    """
+    found = facts.variable("binlog_row_image") or "FULL"
+    if facts.identity.mariadb and found in _PARTIAL_IMAGES:
+        return warn(
+            SOURCE,
+            "binlog_row_image",
+            found,
+            "FULL, or that nobody uses REPLACE with some of a table's columns: what such a"
+            " REPLACE gives the others is not in MariaDB's binlog",
+            "SET GLOBAL binlog_row_image = 'FULL'; and in my.cnf: binlog_row_image=FULL",
+        )
+    return ok(SOURCE, "binlog_row_image", found)
 
 
 def _identity(facts: MySQLFacts, settings: Settings) -> Iterator[Finding]:

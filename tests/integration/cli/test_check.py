@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from replicator.sandbox.accounts import MYSQL_SOURCE_GRANTS, SOURCE_GRANTS
 from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
+from tests.fix_servers import Pair, family
 
 Invoke = Callable[..., Result]
 
@@ -61,10 +63,12 @@ def test_people_see_lines_with_remedies(invoke: Invoke) -> None:
     assert shown.rstrip().endswith("0 fail")
 
 
-@pytest.mark.parametrize("privilege", ["REPLICATION SLAVE", "BINLOG MONITOR"])
+@pytest.mark.parametrize("at", [0, 1], ids=["to follow", "to monitor"])
 def test_a_missing_privilege_is_found_and_its_remedy_mends_it(
-    invoke: Invoke, source_db: MySQLDatabase, privilege: str
+    invoke: Invoke, source_db: MySQLDatabase, servers: Pair, at: int
 ) -> None:
+    grants = SOURCE_GRANTS if servers.family == "mariadb" else MYSQL_SOURCE_GRANTS
+    privilege = grants[at]
     run_sql(source_db, f"REVOKE {privilege} ON *.* FROM '{source_db.user}'@'%'")
     try:
         wrong = invoke("check", "--json")
@@ -81,8 +85,7 @@ def test_a_missing_privilege_is_found_and_its_remedy_mends_it(
     ("where", "name", "value"),
     [
         ("source", "binlog_format", "'STATEMENT'"),
-        ("source", "binlog_row_image", "'MINIMAL'"),
-        ("replica", "binlog_row_metadata", "'NO_LOG'"),
+        ("replica", "binlog_row_metadata", "'MINIMAL'"),
         ("replica", "slave_exec_mode", "'IDEMPOTENT'"),
         ("replica", "max_allowed_packet", "1048576"),
     ],
@@ -100,6 +103,27 @@ def test_a_wrong_variable_fails(
         result = invoke("check", "--json")
     assert result.exit_code == 1
     assert findings(result)[where, name]["verdict"] == "fail"
+
+
+def test_a_source_that_logs_parts_of_rows_is_no_failure(
+    invoke: Invoke, source_db: MySQLDatabase
+) -> None:
+    with global_variable(source_db, "binlog_row_image", "'MINIMAL'"):
+        found = findings(invoke("check", "--json"))["source", "binlog_row_image"]
+    assert found["found"] == "MINIMAL"
+    assert found["verdict"] == ("warn" if family() == "mariadb" else "ok")
+
+
+@pytest.mark.only_on("mysql", reason="MariaDB has no partial JSON")
+def test_a_replica_that_would_log_parts_of_documents_is_found_and_refused(
+    invoke: Invoke, replica_db: MySQLDatabase
+) -> None:
+    with global_variable(replica_db, "binlog_row_value_options", "'PARTIAL_JSON'"):
+        found = findings(invoke("check", "--json"))
+        refused = invoke("run")
+    assert found["replica", "binlog_row_value_options"]["verdict"] == "fail"
+    assert refused.exit_code == 2
+    assert "binlog_row_value_options=PARTIAL_JSON (needed: empty)" in refused.output
 
 
 def test_tables_without_a_key_and_foreign_keys_are_named(

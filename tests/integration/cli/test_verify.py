@@ -193,3 +193,54 @@ def test_a_leg_that_stands_still_ends_the_comparison_with_its_name(
     result = invoke("verify", "word", "--timeout", "1")
     assert result.exit_code == 1
     assert "the replicator stayed at" in result.stdout
+
+
+SHAPES = {
+    "a wider type": ("ALTER TABLE chart MODIFY Note varchar(60)", "schema differs: Note"),
+    "a column more": ("ALTER TABLE chart ADD Extra int", "schema differs: Extra"),
+    "another order": ("ALTER TABLE chart MODIFY Kind enum('a','b') FIRST", "order of columns"),
+    "another key": ("ALTER TABLE chart DROP PRIMARY KEY", "schema differs: ChartNum"),
+}
+
+
+@pytest.mark.parametrize(("statement", "reason"), SHAPES.values(), ids=SHAPES)
+def test_another_schema_on_the_replica_is_a_difference(
+    charts: MySQLDatabase, invoke: Invoke, statement: str, reason: str
+) -> None:
+    plant(charts, statement)
+    result = invoke("verify", "--json")
+    assert result.exit_code == 1
+    (table,) = [t for t in json.loads(result.stdout)["tables"] if t["name"] == "chart"]
+    assert table["replica"]["verdict"] == "different"
+    assert reason in json.dumps(table["replica"])
+
+
+def test_what_no_row_depends_on_is_no_difference(charts: MySQLDatabase, invoke: Invoke) -> None:
+    plant(charts, "ALTER TABLE chart COMMENT = 'x', ADD INDEX (Done), MODIFY Note varchar(40)"
+                  " DEFAULT 'y' COMMENT 'z'")  # fmt: skip
+    result = invoke("verify")
+    assert result.exit_code == 0, result.output
+
+
+RAW_SHAPES = {
+    "another type": ('ALTER TABLE raw.chart ALTER COLUMN "Done" TYPE integer', "another type"),
+    "a column less": ('ALTER TABLE raw.chart DROP COLUMN "Span"', "lacks column Span"),
+    "a column more": ("ALTER TABLE raw.chart ADD COLUMN mine int", "has column mine"),
+    "no key": ("ALTER TABLE raw.chart DROP CONSTRAINT chart_pkey", "another primary key"),
+}
+
+
+@pytest.mark.parametrize(("statement", "reason"), RAW_SHAPES.values(), ids=RAW_SHAPES)
+def test_another_schema_in_raw_is_a_difference(
+    charts: MySQLDatabase,
+    analytics_db: PostgresDatabase,
+    invoke: Invoke,
+    statement: str,
+    reason: str,
+) -> None:
+    analytics_db.execute(statement)
+    result = invoke("verify", "--json")
+    assert result.exit_code == 1
+    (table,) = [t for t in json.loads(result.stdout)["tables"] if t["name"] == "chart"]
+    assert table["raw"]["verdict"] == "different"
+    assert reason in json.dumps(table["raw"])

@@ -113,6 +113,26 @@ def test_both_daemons_are_seen_awaited_and_end_in_good_order(
     assert status["loader"]["lag_seconds"] == 0
     assert status["loader"]["transactions_per_second"] is not None
 
+    (before,) = status["tables"]
+    assert before["replica_schema_hash"] == before["raw_schema_hash"] is not None
+    practice.execute("ALTER TABLE patient ADD Note varchar(20) NOT NULL DEFAULT ''")
+    practice.execute("RENAME TABLE patient TO patient_old")
+    assert invoke("wait", "--timeout", "30").exit_code == 0
+    standing = {t["name"]: t for t in json.loads(invoke("status", "--json").stdout)["tables"]}
+    assert standing["patient"]["renamed_to"] == "patient_old"
+    assert "was renamed" in invoke("status").stdout.replace("\n", " ")
+    practice.execute("RENAME TABLE patient_old TO patient")
+    assert invoke("wait", "--timeout", "30").exit_code == 0
+    (after,) = (
+        table
+        for table in json.loads(invoke("status", "--json").stdout)["tables"]
+        if table["name"] == "patient"
+    )
+    assert after["replica_schema_hash"] == after["raw_schema_hash"] != before["raw_schema_hash"]
+    assert after["schema_changed_at"] > before["schema_changed_at"]
+    everything = invoke("status", "--tables").stdout
+    assert after["raw_schema_hash"][:8] in everything
+
     renewed = invoke("resync", "patient", "--wait", "--timeout", "60")
     assert renewed.exit_code == 0, renewed.output
     assert "patient: done" in renewed.stdout

@@ -197,6 +197,7 @@ def uses_tls(server: PostgresServer) -> bool:
         return connection.execute(found).fetchone() == (True,)
 
 
+@pytest.mark.only_on("postgresql", reason="the wheel of PostgreSQL 18 is built without TLS")
 def test_postgres_tls_trusts_the_given_authority_and_no_other(
     new_postgresql: NewPostgreSQL, trusted: Authority, stranger: Authority
 ) -> None:

@@ -75,11 +75,11 @@ class Replica:
                 for statement in statements:
                     parts = (statement, None) if isinstance(statement, str) else statement
                     cursor.execute(*parts)
-                self._move(cursor)
+                self.move(cursor)
             connection.commit()
         return self.position
 
-    def _move(self, cursor: Any) -> None:
+    def move(self, cursor: Any) -> None:
         self.position += 10
         cursor.execute(
             "UPDATE etl_binlog_offset SET binlog_position = %s, event_timestamp = %s,"
@@ -215,6 +215,8 @@ def _postgres(name: str, kind: str) -> str:
         return f"ltrim({quoted}::text, '0')"
     if kind == "timestamp with time zone":
         return f"{quoted} AT TIME ZONE 'UTC'"
+    if kind == "jsonb":  # both order keys and put spaces alike
+        return f"{quoted}::text"
     return quoted
 
 

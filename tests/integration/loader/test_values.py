@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fix_servers import family
+
 from .conftest import Harness, Replica
 
 NUMBERS = (
@@ -62,6 +64,8 @@ STRINGS = (
     " el enum('é','ß') CHARACTER SET latin1, cmp text COMPRESSED, cv varchar(1000) COMPRESSED,"
     " big char(255) CHARACTER SET utf8mb4"
 )
+if family() == "mysql":  # it has no compressed columns
+    STRINGS = STRINGS.replace(" COMPRESSED", "")
 STRING_ROWS = (
     "'', '', '', '', '', '', '', '', '', '', '', '', '', '', '{}', '', '', '', '', '', '', '',"
     " '', '', 'é', '', '', ''",

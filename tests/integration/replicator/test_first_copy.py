@@ -12,6 +12,7 @@ from config.errors import CopyRefused
 from replicator import source as src
 from replicator.snapshot import TableCopier
 from replicator.tracking import CopyProgress
+from tests.fix_servers import Pair
 from tests.numbers import numbers
 
 from .conftest import NewLeg
@@ -252,8 +253,10 @@ def test_a_table_without_a_key_is_copied_whole(new_leg: NewLeg, engine: str) -> 
 
 @pytest.mark.parametrize(("engine", "again"), [("InnoDB", 0), ("MyISAM", 1)])
 def test_a_table_without_a_key_that_is_written_to_meanwhile_is_copied_again_where_it_must(
-    new_leg: NewLeg, engine: str, again: int, monkeypatch: pytest.MonkeyPatch
+    new_leg: NewLeg, servers: Pair, engine: str, again: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if servers.family == "mysql":
+        again = 1  # no snapshot there tells its position
     leg = new_leg(copy_chunk_rows=3)
     keyless(leg, engine)
     original = TableCopier._write_whole

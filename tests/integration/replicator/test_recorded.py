@@ -9,6 +9,7 @@ import pytest
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.transactions import Change, Rows, Statement, TransactionReader
 from replicator.sandbox.databases import MySQLDatabase
+from tests.fix_servers import Pair
 from tests.integration.binlog.logged import Log
 
 SCRIPTS = {
@@ -55,6 +56,13 @@ SCRIPTS = {
     "a new file": (["FLUSH BINARY LOGS"], ["Moved"]),
 }
 
+IN_MYSQL = {
+    "a table made of rows": ["CREATE TABLE", "Begin", "made", "Commit"],
+    "a savepoint gone back to": ["Begin", "sure", "SAVEPOINT `a`", "Commit"],
+    "a rollback that is kept": [],
+}
+"""Where MySQL writes otherwise: temporary tables do not keep what was rolled back."""
+
 
 def told(change: Change) -> str:
     if isinstance(change, Rows):
@@ -65,8 +73,12 @@ def told(change: Change) -> str:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_servers_events_are_read_as_what_was_done(source_db: MySQLDatabase, script: str) -> None:
+def test_a_servers_events_are_read_as_what_was_done(
+    source_db: MySQLDatabase, servers: Pair, script: str
+) -> None:
     statements, expected = SCRIPTS[script]
+    if servers.family == "mysql":
+        expected = IN_MYSQL.get(script, expected)
     source_db.execute("CREATE TABLE sure (id INT) ENGINE=InnoDB")
     source_db.execute("CREATE TABLE loose (id INT) ENGINE=MyISAM")
     source_db.execute("INSERT INTO loose VALUES (9)")
@@ -79,6 +91,5 @@ def test_a_servers_events_are_read_as_what_was_done(source_db: MySQLDatabase, sc
     assert [told(change) for change in changes] == expected
     assert not reader.in_transaction
     file, offset = source_db.binlog_end()
-    last = changes[-1]
-    if script != "a new file":
-        assert getattr(last, "position", None) == SourcePosition(file, offset)
+    if changes and script != "a new file":
+        assert getattr(changes[-1], "position", None) == SourcePosition(file, offset)

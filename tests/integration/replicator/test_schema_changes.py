@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from config.errors import StatementFormat
+from config.errors import StatementFormat, UnsupportedStatement
 from replicator import schema_changes, tracking
 from replicator.schema_changes import SchemaChanges
 
@@ -133,6 +133,55 @@ def test_a_crash_between_two_tables_of_a_drop_is_made_up_for(
     pair.assert_exact()
 
 
+def test_a_table_that_left_is_dropped_though_a_crash_came_between(
+    pair: Leg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(pair, ["CREATE DATABASE away", "RENAME TABLE one TO away.one, two TO one"])
+    with crashing(monkeypatch, schema_changes, "execute_bytes", done=True), pytest.raises(Crash):
+        pair.step_until(lambda: False)
+    assert [table for table in pair.tables() if table.startswith("_old_moved_")]
+    pair.restart()
+    pair.catch_up()
+    pair.assert_exact()
+    run(pair, ["DROP DATABASE away"])
+    pair.catch_up()
+
+
+def test_a_view_that_is_renamed_leaves_no_table_behind(pair: Leg) -> None:
+    run(pair, ["CREATE VIEW seen AS SELECT * FROM one", "RENAME TABLE seen TO shown"])
+    pair.step_until(lambda: pair.requests("failed"))
+    run(pair, ["INSERT INTO one VALUES (8, 8)"])
+    pair.catch_up()
+    pair.step_until(lambda: set(pair.states()) == {"one", "two", "three"})
+    run(pair, ["DROP VIEW shown"])
+    pair.catch_up()
+    pair.assert_exact()
+
+
+@MARIADB_ALONE
+def test_values_of_a_sequence_arrive_without_it(pair: Leg) -> None:
+    run(pair, ["CREATE SEQUENCE s", "ALTER TABLE one ADD c BIGINT NOT NULL DEFAULT NEXTVAL(s)",
+               "INSERT INTO one (id) VALUES (60), (61)", "RENAME TABLE s TO r",
+               "ALTER TABLE one ALTER COLUMN c SET DEFAULT (NEXT VALUE FOR r)",
+               "INSERT INTO one (id) VALUES (62)",
+               "CREATE TABLE four (id INT PRIMARY KEY DEFAULT NEXTVAL(r))",
+               "INSERT INTO four VALUES ()", "SELECT NEXTVAL(r)"])  # fmt: skip
+    pair.catch_up()
+    pair.resync("four")
+    pair.step_until(lambda: ("four", "loading") in pair.requests())
+    pair.assert_exact(without=("r",))
+
+
+def test_a_foreign_key_that_writes_rows_halts_by_name(pair: Leg) -> None:
+    run(pair, ["SET default_storage_engine = InnoDB", "ALTER TABLE three ENGINE = InnoDB",
+               "CREATE TABLE child (id INT PRIMARY KEY, FOREIGN KEY (id) REFERENCES three (id)"
+               " ON DELETE CASCADE)"])  # fmt: skip
+    with pytest.raises(UnsupportedStatement) as caught:
+        pair.step_until(lambda: False)
+    assert "foreign key" in str(caught.value)
+    assert "resync --all" in caught.value.hint
+
+
 def test_a_statement_that_logs_rows_as_text_halts_with_position_and_remedy(pair: Leg) -> None:
     run(pair, ["SET SESSION binlog_format = STATEMENT", "UPDATE one SET n = 4711 WHERE id = 1"])
     before = pair.source_position()
@@ -182,13 +231,48 @@ def test_the_replicas_session_is_neutral_again_after_a_change(pair: Leg) -> None
     assert found == [("+00:00", "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES", 0, "utf8mb4")]
 
 
-def test_the_schema_hash_moves_with_the_schema(pair: Leg) -> None:
-    def hashed() -> Any:
-        return pair.replica.query(
-            "SELECT schema_hash FROM etl_extract_status WHERE table_name = 'one'"
-        )[0][0]
+def _noted(pair: Leg) -> Any:
+    return pair.replica.query(
+        "SELECT schema_hash FROM etl_extract_status WHERE table_name = 'one'"
+    )[0][0]
 
-    before = hashed()
-    pair.source.execute("ALTER TABLE one ADD COLUMN extra INT")
+
+SAME_SCHEMA = {
+    "comments": "ALTER TABLE one COMMENT = 'x', MODIFY n INT COMMENT 'y'",
+    "indexes": "ALTER TABLE one ADD INDEX by_n (n), ADD UNIQUE KEY (id, n)",
+    "a default": "ALTER TABLE one ALTER COLUMN n SET DEFAULT 5",
+    "an invisible column": "ALTER TABLE one MODIFY n INT INVISIBLE",
+    "the table's options": "ALTER TABLE one ROW_FORMAT = DYNAMIC, AUTO_INCREMENT = 50, FORCE",
+    "the charset of columns to come": "ALTER TABLE one DEFAULT CHARACTER SET latin1",
+    "a display width": "ALTER TABLE one MODIFY n INT(5)",
+    "partitions": "ALTER TABLE one PARTITION BY HASH (id) PARTITIONS 2",
+    "rows": "UPDATE one SET n = 8",
+}
+OTHER_SCHEMA = {
+    "a column": "ALTER TABLE one ADD COLUMN extra INT",
+    "no column": "ALTER TABLE one DROP COLUMN n, ADD COLUMN m INT",
+    "a name": "ALTER TABLE one CHANGE n m INT",
+    "a type": "ALTER TABLE one MODIFY n BIGINT",
+    "a sign": "ALTER TABLE one MODIFY n INT UNSIGNED",
+    "nullability": "ALTER TABLE one MODIFY n INT NOT NULL",
+    "the order": "ALTER TABLE one MODIFY n INT FIRST",
+    "the key": "ALTER TABLE one DROP PRIMARY KEY, ADD PRIMARY KEY (id, n)",
+    "no key": "ALTER TABLE one DROP PRIMARY KEY",
+}
+
+
+@pytest.mark.parametrize("statement", SAME_SCHEMA.values(), ids=SAME_SCHEMA)
+def test_the_schema_hash_stays_when_the_schema_does(pair: Leg, statement: str) -> None:
+    before = _noted(pair)
+    pair.source.execute(statement)
     pair.catch_up()
-    assert hashed() not in (None, before)
+    assert _noted(pair) == before is not None
+    pair.assert_exact()
+
+
+@pytest.mark.parametrize("statement", OTHER_SCHEMA.values(), ids=OTHER_SCHEMA)
+def test_the_schema_hash_moves_with_the_schema(pair: Leg, statement: str) -> None:
+    before = _noted(pair)
+    pair.source.execute(statement)
+    pair.catch_up()
+    assert _noted(pair) not in (None, before)

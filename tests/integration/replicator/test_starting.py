@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-
 import pytest
 
 from config.errors import AlreadyRunning, ConfigError, PositionLost, SourceReset
 from replicator import replica as rep
 from replicator.resync_desk import ResyncDesk
-from replicator.sandbox.accounts import allow_source, create_source_account
 from replicator.sandbox.databases import MySQLDatabase
-from replicator.sandbox.servers import SOURCE_OPTIONS, BinlogServer, new_server
 from replicator.snapshot import TableCopier
-from tests.fix_servers import Pair
 
 from .conftest import NewLeg
 from .leg import Crash, Leg, crashing
@@ -63,29 +56,6 @@ def test_a_source_that_logs_statements_is_refused_at_the_start(
 # --- positions that are lost -----------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def lone_server(server_directory: Path, servers: Pair) -> Iterator[BinlogServer]:
-    """A source of this module's own: its binlogs are purged and begun anew."""
-    server = new_server(
-        servers.mysql, server_directory / "lone", options=SOURCE_OPTIONS, server_id=1
-    )
-    server.start()
-    with closing(server.connect()) as root:
-        create_source_account(root, "readonly_user", "synthetic")
-    yield server
-    server.discard()
-
-
-@pytest.fixture
-def lone_source(lone_server: BinlogServer) -> Iterator[MySQLDatabase]:
-    database = MySQLDatabase(lone_server, "opendental", "readonly_user", "synthetic")
-    database.create()
-    with closing(lone_server.connect()) as root:
-        allow_source(root, database.user, database.name)
-    yield database
-    database.drop()
-
-
 @pytest.fixture
 def stopped(new_leg: NewLeg, lone_source: MySQLDatabase) -> Leg:
     """A leg that has streamed two tables, and is down; the source has gone on a little."""
@@ -104,7 +74,7 @@ def stopped(new_leg: NewLeg, lone_source: MySQLDatabase) -> Leg:
 
 LOSSES = {
     "purged": (["FLUSH BINARY LOGS", "PURGE BINARY LOGS TO 'source-bin.000004'"], PositionLost),
-    "reset": (["RESET", "INSERT INTO one VALUES (5, 5)"], PositionLost),
+    "reset": (["RESET", "INSERT INTO one VALUES (5, 5)"], SourceReset),
     "restored to an older state": (
         ["RESET", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS"],
         SourceReset,
@@ -138,7 +108,7 @@ def test_a_lost_position_halts_and_a_resync_of_everything_goes_past_it(
 def test_a_resync_of_one_table_does_not_go_past_a_lost_position(stopped: Leg) -> None:
     stopped.source.forget_binlogs()
     stopped.resync("one")
-    with pytest.raises(PositionLost):
+    with pytest.raises(SourceReset):
         stopped.step_until(lambda: False)
 
 
@@ -183,7 +153,9 @@ def test_a_resync_of_everything_may_itself_be_cut_off(
     assert {state for _, state in stopped.requests()} == {"loading"}
 
 
-def test_another_server_in_the_sources_place_halts(stopped: Leg) -> None:
-    stopped.replica.execute("UPDATE etl_binlog_offset SET source_server_id = 4")
+def test_another_server_in_the_sources_place_halts_where_no_gtids_tell(stopped: Leg) -> None:
+    stopped.replica.execute(
+        "UPDATE etl_binlog_offset SET source_server_id = 4, source_server_uuid = 'x', gtid_set = ''"
+    )
     with pytest.raises(SourceReset, match="another server"):
         stopped.step()

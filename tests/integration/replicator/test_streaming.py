@@ -242,18 +242,22 @@ def test_excluded_tables_and_other_databases_only_move_the_position(
 
 
 def test_the_offset_row_tells_position_gtid_and_commit_time(pair: Leg, servers: Pair) -> None:
+    ((before,),) = pair.source.query("SELECT UTC_TIMESTAMP(6)")
     pair.source.execute("SET timestamp = 1700000000")
     pair.source.execute("INSERT INTO sure VALUES (3, 3)")
     pair.source.execute("SET timestamp = DEFAULT")
+    ((after,),) = pair.source.query("SELECT UTC_TIMESTAMP(6)")
     pair.catch_up()
     offset = pair.offset()
     assert offset is not None
     assert offset.position == pair.source_position()
     if servers.family == "mariadb":
-        assert [(offset.gtid,)] == pair.source.query("SELECT @@gtid_binlog_pos")
-    else:  # a practice on MyISAM has none
+        assert [(offset.gtid,)] == pair.source.query("SELECT @@gtid_binlog_state")
+        assert str(offset.event_timestamp) == "2023-11-14 22:13:20"
+    else:  # it knows the true time, to the microsecond; a practice on MyISAM has no GTID
+        assert offset.event_timestamp is not None
+        assert before <= offset.event_timestamp <= after
         assert offset.gtid == ""
-    assert str(offset.event_timestamp) == "2023-11-14 22:13:20"
 
 
 def test_a_batch_whose_offset_is_not_there_changes_nothing(pair: Leg) -> None:

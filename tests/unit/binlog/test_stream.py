@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ssl
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -84,6 +85,21 @@ class Connection:
         self.closed = True
 
 
+class TLSSocket(Socket, ssl.SSLSocket):
+    """One that gives a TLS record at a time."""
+
+    def __init__(self, pieces: Iterable[bytes | BaseException]) -> None:
+        Socket.__init__(self, pieces)
+
+    def recv(self, _size: int) -> bytes:  # type: ignore[override]
+        if not self.pieces and not self.timeouts[-1]:
+            raise ssl.SSLWantReadError
+        return Socket.recv(self, _size)
+
+    def __del__(self) -> None:
+        pass  # there is nothing to close
+
+
 def opened(*pieces: bytes | BaseException) -> BinlogStream:
     return opened_on(Connection(Socket(pieces)))
 
@@ -109,6 +125,21 @@ def packets(payload: bytes) -> bytes:
 
 def sent(event: bytes) -> bytes:
     return packets(b"\0" + with_checksum(event))
+
+
+def test_all_records_of_tls_that_have_arrived_are_read_at_once() -> None:
+    log = Log()
+    events = [log.table_map(5), log.rows(5), log.xid()]
+    stream = opened_on(Connection(TLSSocket(map(sent, events))))
+    assert stream.read(0.01) == events
+    assert stream.read(0.01) == []
+
+
+def test_what_came_over_tls_before_the_link_broke_is_read_first() -> None:
+    log = Log()
+    event = log.xid()
+    stream = opened_on(Connection(TLSSocket([sent(event), ConnectionResetError()])))
+    assert stream.read(0.01) == [event]
 
 
 def read_all(stream: BinlogStream, timeout: float = 0.01) -> list[bytes]:
@@ -179,8 +210,10 @@ def test_events_before_a_damaged_one_in_the_same_piece_are_not_handed_over_twice
     damaged = bytearray(sent(EVENTS[2]))
     damaged[-6] ^= 1
     stream = opened(sent(EVENTS[0]) + bytes(damaged))
-    with pytest.raises(ConnectionLost):
-        stream.read(0.01)
+    assert stream.read(0.01) == [EVENTS[0]]
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            stream.read(0.01)
 
 
 @pytest.mark.parametrize(

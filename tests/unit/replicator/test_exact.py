@@ -14,6 +14,7 @@ from replicator.binlog.events import STMT_END_FLAG, TableMap, rows_flags, table_
 from replicator.binlog.position import ReplicaPosition, SourcePosition
 from replicator.binlog.transactions import Begin, Moved, Rollback, TransactionReader
 from replicator.exact import ExactMySQLReplicator
+from replicator.reconcile import Outcome
 from replicator.routes import Routes, Window
 from replicator.tracking import Offset
 from tests.unit.binlog.hand_made import SECOND, Log
@@ -65,11 +66,15 @@ class Reconciling:
     """Notes what it was asked to reconcile."""
 
     def __init__(self, wire: Wire, keyless: bool = False) -> None:
-        self.wire, self.keyless = wire, keyless
+        self.wire, self.keyless, self.notes = wire, keyless, False
 
-    def apply(self, target: str, _table_map: TableMap, _event: bytes) -> bool:
-        self.wire.sent.append(f"reconcile {target}".encode())
-        return not self.keyless
+    def apply(
+        self, target: str, _table_map: TableMap, _event: bytes, *, settled: bool = False
+    ) -> Outcome:
+        self.wire.sent.append(f"reconcile {target}{' settled' if settled else ''}".encode())
+        if self.keyless:
+            return Outcome.COPY_AGAIN
+        return Outcome.NOTED if self.notes else Outcome.EXACT
 
 
 class Stage:
@@ -81,6 +86,7 @@ class Stage:
         self.routes.skip("waiting")
         offset = Offset("main", SourcePosition(FILE, 4), 1, "")
         reconciler: Any = Reconciling(self.wire, keyless)
+        self.reconciling: Reconciling = reconciler
         self.replicator = ExactMySQLReplicator(
             self.wire,
             "copy",
@@ -251,6 +257,17 @@ def test_a_table_without_a_key_that_changed_in_its_window_is_dirty_and_left_alon
     stage.transaction("two", "two")
     assert stage.wire.statements.count("reconcile two") == 1
     assert stage.replicator.dirty == {"two"}
+
+
+def test_a_table_with_rows_to_be_read_again_is_reconciled_beyond_its_window() -> None:
+    stage = Stage()
+    stage.routes.stream("two", window=Window(SourcePosition(FILE, 4), SourcePosition(FILE, 5)))
+    stage.reconciling.notes = True
+    stage.transaction("two")
+    stage.transaction("two")
+    assert [s for s in stage.wire.statements if "two" in s] == [
+        "reconcile two", "reconcile two settled",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

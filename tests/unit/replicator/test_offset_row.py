@@ -13,7 +13,13 @@ from replicator.tracking import Offset
 NOW = datetime(2026, 11, 23, 4, 5, 6, 789_012)
 BEFORE = Offset("main", SourcePosition("bin.000001", 300), 7, "")
 AFTER = Offset(
-    "main", SourcePosition("bin.000002", 4), 7, "some-uuid", "0-7-9", datetime(2025, 1, 2, 3, 4, 5)
+    "main",
+    SourcePosition("bin.000002", 4),
+    7,
+    "some-uuid",
+    "0-7-9",
+    datetime(2025, 1, 2, 3, 4, 5),
+    binlog_created=1_699_999_000,
 )
 
 
@@ -35,8 +41,8 @@ def test_the_table_map_names_the_offset_table_of_the_replica() -> None:
     table_map = TableMap(made()[0])
     assert (table_map.database, table_map.table) == ("copy", "etl_binlog_offset")
     assert table_map.table_id == TABLE_ID
-    assert table_map.column_types == bytes([15, 15, 8, 8, 15, 252, 18, 252, 18])
-    assert table_map.column_metadata == (64, 255, 0, 0, 64, 4, 6, 4, 6)
+    assert table_map.column_types == bytes([15, 15, 8, 8, 15, 252, 18, 252, 18, 8])
+    assert table_map.column_metadata == (64, 255, 0, 0, 64, 4, 6, 4, 6, 0)
     assert [i for i, null in enumerate(table_map.nullable) if null] == [6, 7]
 
 
@@ -51,16 +57,17 @@ def test_the_change_finds_its_row_by_the_old_position_and_writes_the_new() -> No
             b"\x05\0\0\x000-7-9",
             packed(datetime(2025, 1, 2, 3, 4, 5)),
             packed(NOW),
+            (1_699_999_000).to_bytes(8, "little"),
         )
     )
-    assert event[27:] == b"\x09" + b"\x07\x00" + b"\x7e\x01" + b"\0" + key + b"\0" + changed
+    assert event[27:] == b"\x0a" + b"\x07\x00" + b"\x7e\x03" + b"\0" + key + b"\0" + changed
 
 
 def test_a_time_that_is_not_known_is_null() -> None:
     after = Offset("main", SourcePosition("bin.000002", 4), 7, "")
     event = made(after=after)[1]
     assert event.endswith(b"\x20" + event.split(b"\x20", 1)[1])
-    assert event.endswith(b"\0" + b"\0\0\0\0" + packed(NOW))
+    assert event.endswith(b"\0" + b"\0\0\0\0" + packed(NOW) + bytes(8))
 
 
 def test_it_ends_the_statement() -> None:

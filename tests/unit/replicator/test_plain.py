@@ -32,7 +32,7 @@ rows = st.tuples(
 )
 transactions = st.tuples(
     st.lists(rows, max_size=4),
-    st.sampled_from(["xid"] * 8 + ["commit", "rollback", "ddl", "later", "annotated", "xid"]),
+    st.sampled_from(["xid"] * 8 + ["commit", "rollback", "ddl", "later", "annotated", "domain"]),
 )
 
 
@@ -40,7 +40,7 @@ def logged(log: Log, number: int, changes: list[Any], end: str) -> list[bytes]:
     """One transaction's events."""
     if end == "ddl":
         return [log.mariadb_gtid(number, flags=1), log.query(b"CREATE TABLE x (id INT)")]
-    events = [log.mariadb_gtid(number)]
+    events = [log.mariadb_gtid(number, domain=int(end == "domain"))]
     for table, flags, size, kind in changes:
         name = {"new id": "one", "elsewhere": "one"}.get(table, table)
         table_id = TABLES.get(table, 50 if table == "new id" else 60)

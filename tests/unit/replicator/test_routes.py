@@ -57,6 +57,33 @@ def test_a_hidden_copy_takes_its_tables_rows_inside_the_window_and_behind_it() -
     assert known.route("patient", at(200)) == Route(Via.PASS, "_resync_patient")
 
 
+def test_a_held_table_is_reconciled_until_it_is_let_go() -> None:
+    known = routes()
+    known.hold("patient")
+    known.stream("patient", window=WINDOW)
+    assert known.route("patient", at(200)).via is Via.PASS
+    known.hold("patient")
+    assert known.route("patient", at(199)) == Route(Via.RECONCILE, "patient")
+    assert known.route("patient", at(200)) == Route(Via.RECONCILE, "patient", settled=True)
+    assert known.inside("patient", at(300))
+    assert not known.inside("patient", at(99))
+    known.stream("patient", window=Window(at(100), at(400), copied=at(200)))
+    assert known.route("patient", at(150)) == Route(Via.RECONCILE, "patient")
+    assert known.route("patient", at(399)) == Route(Via.RECONCILE, "patient", settled=True)
+    assert known.route("patient", at(400)).via is Via.PASS
+    assert not known.inside("patient", at(400))
+
+
+def test_a_table_that_is_skipped_or_forgotten_is_not_held() -> None:
+    known = routes()
+    for let_go in (known.skip, known.forget):
+        known.stream("patient", window=WINDOW)
+        known.hold("patient")
+        let_go("patient")
+        known.stream("patient", window=WINDOW)
+        assert known.route("patient", at(200)).via is Via.PASS
+
+
 def test_a_window_ends_where_the_stream_has_passed_its_high_end() -> None:
     known = routes()
     known.stream("patient", window=WINDOW)

@@ -12,6 +12,7 @@ from config.settings import Settings
 from loader.load import reload
 from loader.load.reload import LoadRequest
 from loader.load.worker import GROUP_BYTES, GROUP_TABLES, Groups, group_of
+from tests.numbers import numbers
 
 from ..conftest import Harness, Replica
 
@@ -64,7 +65,7 @@ def test_every_row_of_a_copy_has_both_times(
 ) -> None:
     monkeypatch.setattr(reload, "STAMP_FROM", stamp_from)
     replica.create("t", "id int PRIMARY KEY, v int")
-    replica.commit("INSERT INTO t SELECT seq, seq FROM seq_1_to_500")
+    replica.commit(f"INSERT INTO t SELECT seq, seq FROM {numbers(1, 500)}")
     (stamp,) = replica.database.query("SELECT event_timestamp FROM etl_binlog_offset")[0]
     harness.catch_up()
     found = harness.raw.query(
@@ -93,7 +94,8 @@ def test_faults_are_noted_while_the_copy_goes_on(
     monkeypatch.setattr(reload.tracking, "add_exceptions", add)
     replica.create("t", "id int PRIMARY KEY, d date")
     replica.commit(
-        "INSERT INTO t SELECT seq, IF(seq % 2, '0000-00-00', '2024-02-29') FROM seq_1_to_40000"
+        "INSERT INTO t SELECT seq, IF(seq % 2, '0000-00-00', '2024-02-29')"
+        f" FROM {numbers(1, 40_000)}"
     )
     harness.catch_up()
     assert sum(noted) == 20000
@@ -109,7 +111,7 @@ def test_a_copy_that_nobody_wants_any_more_ends_and_its_connection_goes_on(
 ) -> None:
     monkeypatch.setattr(reload, "BLOCK_BYTES", 1000)
     replica.create("t", "id int PRIMARY KEY, v varchar(200)")
-    replica.commit("INSERT INTO t SELECT seq, REPEAT('x', 200) FROM seq_1_to_20000")
+    replica.commit(f"INSERT INTO t SELECT seq, REPEAT('x', 200) FROM {numbers(1, 20_000)}")
     harness.catch_up()
     server = settings.replication
     connections = reload.Connections(

@@ -20,6 +20,7 @@ from replicator.sandbox.databases import MySQLDatabase
 from tests.integration.binlog.logged import Log
 from tests.integration.binlog.random_tables import RandomTable, tables
 from tests.integration.loader.load.select_blocks import ENDING, blocks_of, outcome, schema_of
+from tests.numbers import numbers
 
 from ..test_values import NUMBER_ROWS, NUMBERS, STRING_ROWS, STRINGS, TIME_ROWS, TIMES
 
@@ -118,7 +119,7 @@ def test_doubles_are_spelled_as_the_stream_spells_them(lenient: MySQLDatabase) -
     for number in DOUBLES:
         lenient.execute(f"INSERT INTO t (g, f) VALUES ({number}, IF({number} > 1e38, 1, {number}))")
     lenient.execute(
-        "INSERT INTO t (g, f) SELECT EXP(RAND(seq) * 80 - 40), RAND() FROM seq_1_to_999"
+        f"INSERT INTO t (g, f) SELECT EXP(RAND(seq) * 80 - 40), RAND() FROM {numbers(1, 999)}"
     )
     _assert_alike(lenient, "t")
     assert _copied(lenient, "t") == _streamed(log)

@@ -137,8 +137,8 @@ SOURCE_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
     "partial images": (
         variable(SOURCE, binlog_row_image="MINIMAL"),
         "binlog_row_image",
-        Verdict.FAIL,
-        "binlog_row_image=FULL",
+        Verdict.WARN,
+        "SET GLOBAL binlog_row_image = 'FULL'",
     ),
     "no checksums": (
         variable(SOURCE, binlog_checksum="NONE"),
@@ -399,3 +399,15 @@ def test_grants_of_several_lines_add_up() -> None:
         ]
     )
     assert found == {"`od`.`t`": {"SELECT", "LOCK TABLES", "INSERT"}, "*.*": {"USAGE"}}
+
+
+@pytest.mark.parametrize(
+    ("version", "image"),
+    [("9.7.4", "MINIMAL"), ("9.7.4", "NOBLOB"), ("11.8.2-MariaDB", "FULL_NODUP")],
+)
+def test_parts_of_rows_that_hold_all_that_changed_are_as_good_as_whole_ones(
+    settings: Settings, version: str, image: str
+) -> None:
+    facts = replace(variable(SOURCE, binlog_row_image=image), identity=Identity(1, "", version))
+    (found,) = (f for f in of_source(settings, facts) if f.check == "binlog_row_image")
+    assert (found.verdict, found.found) == (Verdict.OK, image)

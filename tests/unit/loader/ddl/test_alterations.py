@@ -187,3 +187,50 @@ def test_names_after_a_rename(
 ) -> None:
     found = moves(pairs, ["a", "b", "c"])
     assert (found.moved, found.gone) == (moved, gone)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("CREATE INDEX i ON t (a)", ()),
+        ("CREATE FULLTEXT INDEX i ON t (a)", ()),
+        ("create unique index i on t (a)", (UniqueKeys(),)),
+        ("CREATE OR REPLACE INDEX i ON t (a)", (UniqueKeys(),)),
+        ("DROP INDEX i ON t", (UniqueKeys(),)),
+        ("DROP INDEX IF EXISTS `primary` ON t", (DropKey(),)),
+        ("ALTER TABLE t DROP INDEX `PRIMARY`", (DropKey(),)),
+        ("ALTER TABLE t DROP KEY IF EXISTS i, DROP CONSTRAINT c", (UniqueKeys(), UniqueKeys())),
+    ],
+)
+def test_indexes_are_read_as_far_as_they_may_be_the_key(
+    statement: str, expected: tuple[object, ...]
+) -> None:
+    assert read(statement, DIALECT) == expected
+
+
+def test_a_key_that_the_catalog_still_has_stays_though_other_columns_are_further() -> None:
+    later = TableSchema("t", (*_schema().columns, Column("z", ColumnType("int"), True, None)), (0,))
+    actions = read("ALTER TABLE t DROP INDEX i, DROP COLUMN n", DIALECT)
+    assert actions is not None
+    found = evolve(_schema(), actions, later)
+    assert (found.dropped, found.key) == (("n",), None)
+
+
+def test_a_key_that_only_the_catalog_knows_is_taken_from_it() -> None:
+    keyless = TableSchema(
+        "t", tuple(Column(c.name, c.type, c.nullable, None) for c in _schema().columns), ()
+    )
+    found = evolve(keyless, [UniqueKeys()], _schema())
+    assert found.key == ("id",)
+    further = TableSchema("t", _schema().columns[:2], (0,))
+    for catalog in (None, further):
+        with pytest.raises(Uncertain):
+            evolve(keyless, [UniqueKeys()], catalog)
+
+
+def test_a_column_of_a_key_that_may_be_null_needs_the_catalogs_word() -> None:
+    actions = read("ALTER TABLE t MODIFY id int NULL", DIALECT)
+    assert actions is not None
+    assert evolve(_schema(), actions, _schema()).schema.hash == _schema().hash
+    with pytest.raises(Uncertain):
+        evolve(_schema(), actions, None)

@@ -2,6 +2,8 @@
 # what is missing and takes a moment when nothing is.
 
 BIN := .venv/bin
+# Tests mostly wait for servers, so three files run at a time; WORKERS= runs them one by one.
+WORKERS ?= --numprocesses 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-matrix demo test test-faults test-matrix test-matrix-quick lint style types format bench bench-peers clean
@@ -16,7 +18,7 @@ demo: setup ## Watch the pipeline work on throwaway servers for DEMO_SECONDS (30
 	@$(BIN)/replicator sandbox demo
 
 test: setup ## Run the tests on real servers; ARGS="-k words" narrows them
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(WORKERS) $(ARGS)
 
 test-faults: setup ## Break everything on purpose; FAULTS_TIMES=5 for more, ARGS="-k words" narrows
 	@$(BIN)/pytest tests/faults $(ARGS)

@@ -90,7 +90,7 @@ def test_several_batches_are_on_their_way_and_all_arrive(table: Leg, most: list[
 
 
 def test_the_batch_that_failed_is_reported_and_the_one_behind_it_leaves_nothing(
-    table: Leg, most: list[int]
+    table: Leg, servers: Pair, most: list[int]
 ) -> None:
     batches(
         table,
@@ -110,7 +110,8 @@ def test_the_batch_that_failed_is_reported_and_the_one_behind_it_leaves_nothing(
     offset = table.offset()
     assert offset is not None
     assert offset.event_timestamp is not None
-    assert offset.event_timestamp.second == SECOND % 60  # of the one that arrived
+    if servers.family == "mariadb":  # MySQL's events tell the true time beside the pretended one
+        assert offset.event_timestamp.second == SECOND % 60  # of the one that arrived
     table.replica.execute("DELETE FROM sure WHERE id = 4711")
     table.restart()
     table.catch_up()

@@ -245,7 +245,7 @@ SAME_SCHEMA = {
     "the table's options": "ALTER TABLE one ROW_FORMAT = DYNAMIC, AUTO_INCREMENT = 50, FORCE",
     "the charset of columns to come": "ALTER TABLE one DEFAULT CHARACTER SET latin1",
     "a display width": "ALTER TABLE one MODIFY n INT(5)",
-    "partitions": "ALTER TABLE one PARTITION BY HASH (id) PARTITIONS 2",
+    "partitions": "ALTER TABLE one ENGINE=InnoDB PARTITION BY HASH (id) PARTITIONS 2",
     "rows": "UPDATE one SET n = 8",
 }
 OTHER_SCHEMA = {

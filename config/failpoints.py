@@ -44,6 +44,7 @@ REPLICATOR: Final[Mapping[str, str]] = {
     " COMMIT) and not answered",
     "ddl.before": "about to record what a schema change is about to do",
     "ddl.recorded": "a schema change's intent is recorded, nothing is done",
+    "ddl.ready": "the session is set for a schema change, the statement is not sent",
     "ddl.executed": "a schema change is done, and the offset stands before it",
     "ddl.before_commit": "states, requests and the offset behind a schema change are not committed",
     "ddl.noted": "the offset stands behind a schema change",

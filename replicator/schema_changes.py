@@ -214,7 +214,9 @@ class SchemaChanges:
 
     def _run_one(self, sql: str, statement: Statement, verdict: Execute) -> None:
         try:
-            execute_bytes(self._connection, self._statements.encoded(sql, statement.query))
+            text = self._statements.encoded(sql, statement.query)
+            reach("ddl.ready")
+            execute_bytes(self._connection, text)
         except pymysql.MySQLError as error:
             code = error.args[0] if error.args else None
             if code == statement.query.error_code:

@@ -194,11 +194,16 @@ class Trial:
 
     def _asked_before(self) -> bool:
         """Does one wait? Not all tables at once: that would mean a copy of everything."""
-        with suppress(pymysql.MySQLError):
+        # A connection of our own: the database's shorthand is for one thread.
+        with (
+            suppress(pymysql.MySQLError),
+            closing(self.pipe.sandbox.replica_db.connect()) as connection,
+        ):
             return bool(
-                self.pipe.sandbox.replica_db.query(
+                tracking.fetch(
+                    connection,
                     "SELECT 1 FROM etl_resync_request"
-                    " WHERE state IN ('queued', 'restarting', 'copying', 'catching_up')"
+                    " WHERE state IN ('queued', 'restarting', 'copying', 'catching_up')",
                 )
             )
         return True

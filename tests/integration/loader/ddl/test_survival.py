@@ -36,7 +36,8 @@ PUT_ON = (
 
 FACTS = """
 SELECT c.oid, obj_description(c.oid, 'pg_class'), c.relacl::text, c.reloptions, c.relreplident,
-  ARRAY(SELECT (attname, attacl, attoptions, attstattarget,
+  ARRAY(SELECT (attname, attacl,
+        ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg_attver=%'), attstattarget,
         col_description(attrelid, attnum))::text FROM pg_attribute WHERE attrelid = c.oid
         AND attname IN ('n', 'v') ORDER BY attname),
   ARRAY(SELECT (indexrelid::regclass, indisclustered, obj_description(indexrelid),

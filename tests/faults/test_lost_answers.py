@@ -16,6 +16,7 @@ from replicator.sandbox.waiting import wait_until
 from tests.faults.conftest import GetTrial
 from tests.faults.trial import Trial
 from tests.fix_proxy import NewProxy, Proxy
+from tests.fix_servers import family
 
 Facts = Callable[[Trial], object]
 
@@ -34,18 +35,31 @@ def _raw(question: str) -> Facts:
 
 _MAIN = _replica("SELECT binlog_file, binlog_position FROM etl_binlog_offset WHERE stream = 'main'")
 _REQUESTS = _replica("SELECT id, state FROM etl_resync_request")
-_SHAPES = _replica(
-    "SELECT t.table_name, t.create_time, count(*) FROM information_schema.tables AS t"
-    " JOIN information_schema.columns AS c USING (table_schema, table_name)"
-    " WHERE t.table_schema = DATABASE() GROUP BY 1, 2 ORDER BY 1"
-)
+
+
+def _shapes(the: Trial) -> object:
+    """Names, columns and the engine's ids of the replica's tables: TRUNCATE changes only these."""
+    catalog = "innodb_tables" if family() == "mysql" else "innodb_sys_tables"
+    database = the.pipe.sandbox.replica_db
+    return (
+        database.query(
+            "SELECT table_name, column_name FROM information_schema.columns"
+            " WHERE table_schema = DATABASE() ORDER BY 1, 2"
+        ),
+        database.query(
+            f"SELECT name, table_id FROM information_schema.{catalog}"
+            " WHERE name LIKE CONCAT(DATABASE(), '/%%') ORDER BY 1"
+        ),
+    )
+
+
 _OFFSET = _raw("SELECT binlog_position, updated_at FROM raw.etl_binlog_offset")
 _HELPERS = _raw("SELECT relname, oid FROM pg_class WHERE relname ~ '^_(re)?load_'")
 
 CASES: dict[str, tuple[Facts, str]] = {
     "apply.before_send": (_MAIN, "a batch"),
     "transaction.before_commit": (_MAIN, "a large transaction"),
-    "ddl.ready": (_SHAPES, "a schema change"),
+    "ddl.ready": (_shapes, "a schema change"),
     "ddl.before_commit": (_MAIN, "the offset behind a schema change"),
     "resync.before_commit": (_REQUESTS, "a swap"),
     "batch.before_commit": (_OFFSET, "a batch"),

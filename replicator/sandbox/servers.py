@@ -82,6 +82,7 @@ class BinlogServer(ServerProcess):
     def prepare(self) -> None:
         # A killed MySQL leaves it, and believes it while its process is not yet buried.
         (self.data / "mysql.sock.lock").unlink(missing_ok=True)
+        self._scratch.mkdir(exist_ok=True)
         if self.data.exists():
             return
         copy_mysql_template(self.installation, self.data)
@@ -95,6 +96,7 @@ class BinlogServer(ServerProcess):
         base: dict[str, str | None] = {
             **language_options(self.installation),
             "datadir": str(self.data),
+            "tmpdir": str(self._scratch),
             "port": str(self.port),
             "bind_address": "127.0.0.1",
             "socket": "mysql.sock",  # relative to the data directory: never too long
@@ -149,6 +151,11 @@ class BinlogServer(ServerProcess):
     @property
     def _secret(self) -> Path:
         return self.directory / "root.password"
+
+    @property
+    def _scratch(self) -> Path:
+        """Temporary tables' own directory: a starting server deletes all that it finds in it."""
+        return self.directory / "tmp"
 
     @property
     def _first_file(self) -> Path:

@@ -144,6 +144,7 @@ class Follower:
             self._standing.complete()
             if changes.renames:
                 self._notices.seed_streaming(self._standing.renamed(changes.renames))
+                self._predicted = shapes.predictions(self._ledger.postgres)
         self._truncate(changes.truncated)
         created = [n for n in changes.created if not (changes.kept and self._is_there(n))]
         self._create([n for n in created if not self._grows(n, changes)])

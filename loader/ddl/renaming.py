@@ -8,7 +8,7 @@ this is.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from loader import schema
 from loader.ddl import exchange, shapes
@@ -56,8 +56,6 @@ class Renaming:
         self._swaps: list[str] = []
 
     def run(self) -> None:
-        contents = [content for content in self._found.moved.values() if content]
-        kept = {name: shapes.read(self._connection, name) for name in contents}
         lazy = self._lazy()
         for name in sorted(self._there):
             self._save_content_of(name)
@@ -68,12 +66,7 @@ class Renaming:
             else:
                 self._move(name, content)
         self._let_go()
-        for name in self._found.gone:
-            shapes.forget(self._connection, name)
-        for name, content in self._found.moved.items():
-            known = kept.get(content or "")
-            if known is not None:
-                shapes.store(self._connection, replace(known, name=name))
+        shapes.rename(self._connection, self._found.moved)
         schema.drop_helpers(self._connection, self._swaps)
 
     def _lazy(self) -> set[str]:

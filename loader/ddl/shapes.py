@@ -9,7 +9,7 @@ whose raw tables stand for others (see `standing`) are kept here too.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -120,12 +120,18 @@ def confirm(connection: PostgresConnection, table: str) -> None:
     )
 
 
-def rename(connection: PostgresConnection, old: str, new: str) -> None:
-    """A table is called otherwise from here on."""
-    known = read(connection, old)
-    forget(connection, old)
-    if known is not None:
-        store(connection, replace(known, name=new))
+def rename(connection: PostgresConnection, moved: Mapping[str, str | None]) -> None:
+    """Tables are called otherwise from here on, all at once, for they may swap.
+
+    `moved`: new name to old; None where a table has come that had no schema here.
+    """
+    olds = {old for old in moved.values() if old}
+    waiting, known = predictions(connection), read_all(connection, olds)
+    for name in {*olds, *moved} - {name for name, old in moved.items() if old in known}:
+        forget(connection, name)
+    for name, old in moved.items():
+        if old in known:
+            store(connection, replace(known[old], name=name), predicted=old in waiting)
 
 
 def forget(connection: PostgresConnection, table: str) -> None:

@@ -138,6 +138,7 @@ class Standing:
         for stand in self._stands.values():
             if stand.owner in found.gone:
                 stand.owner = found.name_of(stand.owner)
+        shapes.rename(self._ledger.postgres, found.moved)
         self._ledger.write()
         self._reload({name for name, content in found.moved.items() if content})
 

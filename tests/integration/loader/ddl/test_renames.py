@@ -409,3 +409,19 @@ def test_a_table_without_a_key_is_renamed_too(replica: Replica, harness: Harness
     harness.catch_up()
     harness.assert_same("l")
     harness.step_until(lambda: _oid(harness, "k") is None)
+
+
+def test_a_table_changed_and_renamed_before_it_is_looked_at_keeps_its_rows(
+    replica: Replica, tables: Harness
+) -> None:
+    loads, oid = _loads(), _oid(tables, "t")
+    replica.ddl("ALTER TABLE t ADD Note varchar(20) NOT NULL DEFAULT 'x'")
+    replica.ddl("RENAME TABLE t TO x")
+    replica.streams("x")
+    tables.catch_up()
+    doubtful = "SELECT count(*) FROM raw.etl_table_schema WHERE predicted"
+    tables.step_until(lambda: tables.raw.query(doubtful) == [(0,)])
+    tables.step_until(lambda: _oid(tables, "x") == oid)
+    tables.assert_same("x")
+    assert _view(tables, "t") == [("t1",), ("t2",)]
+    assert _loads() == loads

@@ -39,6 +39,7 @@ from loader.ddl import shapes
 from loader.load.merge import merge
 from loader.load.reload import Connections, LoadRequest, raw_bytes_options
 from loader.load.worker import LoadWorker
+from loader.quarantine import entries
 from replicator.sandbox.accounts import allow_replica, create_replica_account
 from replicator.sandbox.postgres import PostgreSQLServer
 from replicator.sandbox.servers import REPLICA_OPTIONS, MariaDBServer
@@ -252,6 +253,7 @@ def _load(settings: Settings, tables: list[str], pipe: Connection) -> None:
     with connect_postgres(settings.analytics) as postgres:
         tracking.create_tables(postgres, settings.analytics.schema_name)
         shapes.create_tables(postgres)
+        entries.create_tables(postgres)
         postgres.commit()
         worker = LoadWorker(
             connect, settings.replication.db, "replica", settings.loader.copy_connections

@@ -10,22 +10,26 @@ import pytest
 from replicator.sandbox.cluster import Engine
 from tests.faults.trial import SETTINGS, Trial
 from tests.fix_pipeline import Pipeline
+from tests.fix_proxy import NewProxy, Proxy
 from tests.fix_servers import Pair
 
 LOG_CHARACTERS = 200_000
 
 GetTrial = Callable[[Engine], Trial]
+Linked = tuple[Trial, dict[str, Proxy]]
+"""A trial whose daemons reach their servers by proxies, and these by the link's name."""
 
 
 @pytest.fixture(scope="module")
 def _trials(
-    server_directory: Path, servers: Pair
+    request: pytest.FixtureRequest, server_directory: Path, servers: Pair
 ) -> Iterator[tuple[dict[Engine, Trial], Callable[[Engine], Trial]]]:
     kept: dict[Engine, Trial] = {}
+    durable = getattr(request.module, "DURABLE", False)
 
     def make(engine: Engine) -> Trial:
         place = server_directory / f"faults-{len(list(server_directory.iterdir()))}"
-        trial = Trial(Pipeline(place, engine, servers, **SETTINGS))
+        trial = Trial(Pipeline(place, engine, servers, durable=durable, **SETTINGS))
         trial.__enter__()
         return trial
 
@@ -63,3 +67,40 @@ def trial(
                 print(f"--- {server}\n{server.errors()}")
             broken.__exit__()
             broken.pipe.close()
+
+
+@pytest.fixture
+def linked(trial: GetTrial, proxy: NewProxy) -> Iterator[Callable[[Engine], Linked]]:
+    """linked("InnoDB"): the four links are source, replica (leg 1), stream (leg 2), analytics."""
+    begun: list[Trial] = []
+
+    def link(engine: Engine) -> Linked:
+        the = trial(engine)
+        begun.append(the)
+        sandbox = the.pipe.sandbox
+        links = {
+            "source": proxy(sandbox.source.port),
+            "replica": proxy(sandbox.replica.port),
+            "stream": proxy(sandbox.replica.port),
+            "analytics": proxy(sandbox.analytics.port),
+        }
+        ports = {name: str(link.port) for name, link in links.items()}
+        the.reached_by = {
+            "replicator": {
+                "OPENDENTAL_SOURCE_PORT": ports["source"],
+                "MYSQL_REPLICATION_PORT": ports["replica"],
+            },
+            "loader": {
+                "MYSQL_REPLICATION_PORT": ports["stream"],
+                "POSTGRES_ANALYTICS_PORT": ports["analytics"],
+            },
+        }
+        for daemon in the.daemons:
+            the.restart(daemon)
+        return the, links
+
+    yield link
+    for the in begun:
+        the.reached_by = {}
+        for daemon in the.daemons:
+            the.restart(daemon)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import psycopg
@@ -13,9 +13,8 @@ import pytest
 from config import failpoints
 from replicator.sandbox.cluster import Engine
 from replicator.sandbox.waiting import wait_until
-from tests.faults.conftest import GetTrial
+from tests.faults.conftest import Linked
 from tests.faults.trial import Trial
-from tests.fix_proxy import NewProxy, Proxy
 from tests.fix_servers import family
 
 Facts = Callable[[Trial], object]
@@ -70,46 +69,18 @@ CASES: dict[str, tuple[Facts, str]] = {
 """Where the daemon stands still, and what shows that the server has done what comes next."""
 
 
-Linked = tuple[Trial, Proxy, Proxy]
-
-
-@pytest.fixture
-def linked(trial: GetTrial, proxy: NewProxy) -> Iterator[Callable[[Engine], Linked]]:
-    """A trial whose replicator writes to the replica by a proxy, and whose loader to `raw`."""
-    begun: list[Trial] = []
-
-    def link(engine: Engine) -> Linked:
-        the = trial(engine)
-        begun.append(the)
-        sandbox = the.pipe.sandbox
-        proxies = proxy(sandbox.replica.port), proxy(sandbox.analytics.port)
-        the.reached_by = {
-            "replicator": {"MYSQL_REPLICATION_PORT": str(proxies[0].port)},
-            "loader": {"POSTGRES_ANALYTICS_PORT": str(proxies[1].port)},
-        }
-        for daemon in the.daemons:
-            the.restart(daemon)
-        return the, *proxies
-
-    yield link
-    for the in begun:
-        the.reached_by = {}
-        for daemon in the.daemons:
-            the.restart(daemon)
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("engine", ["InnoDB"])
 def test_an_answer_that_was_lost_is_not_missed(
     linked: Callable[[Engine], Linked], engine: Engine
 ) -> None:
-    the, to_replica, to_raw = linked(engine)
+    the, links = linked(engine)
     the.rotation = ("visit", "account")  # with a key: others are not copied into a helper table
     the.asked.set()
     for point, (facts, what) in CASES.items():
         the.order(point, "pause")
         daemon = the.wait_for_pause(point)
-        link = to_replica if point in failpoints.REPLICATOR else to_raw
+        link = links["replica" if point in failpoints.REPLICATOR else "analytics"]
         before = facts(the)
         link.hold_answers()
         daemon.signal(signal.SIGCONT)

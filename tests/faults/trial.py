@@ -68,24 +68,48 @@ _CREATE = (
 
 
 class Clerk(threading.Thread):
-    """Someone who works on the source until told to stop; `rest` holds between two pieces."""
+    """Someone who works on the source until told to stop, with a pause behind each piece.
 
-    def __init__(self, trial: Trial, work: Callable[[Any, random.Random], None], pause: float):
+    When the source is gone he waits until it is back, and `look` sees what came of the piece
+    that he was at: it was committed, or it was not.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        work: Callable[[Any, random.Random], None],
+        look: Callable[[Any], None],
+        pause: float,
+    ) -> None:
         super().__init__(daemon=True)
-        self._trial, self._work, self._pause = trial, work, pause
+        self._trial, self._work, self._look, self._pause = trial, work, look, pause
         self._dice = random.Random(work.__name__)
         self.error: BaseException | None = None
         self.done = 0
 
     def run(self) -> None:
         try:
-            with closing(self._trial.connect()) as connection:
-                while not self._trial.closing.wait(self._pause):
-                    with self._trial.working:
-                        self._work(connection.cursor(), self._dice)
-                    self.done += 1
+            while not self._trial.closing.wait(self._pause):
+                try:
+                    self._work_on()
+                except (pymysql.OperationalError, pymysql.InterfaceError) as error:
+                    if error.args[0] not in _GONE:
+                        raise
         except BaseException as error:
             self.error = error
+
+    def _work_on(self) -> None:
+        with closing(self._trial.connect()) as connection:
+            with self._trial.working:
+                self._look(connection.cursor())
+            while not self._trial.closing.wait(self._pause):
+                with self._trial.working:
+                    self._work(connection.cursor(), self._dice)
+                self.done += 1
+
+
+_GONE = frozenset({0, 1040, 1053, 1927, 2003, 2006, 2013})
+"""MySQL's errors when the server is not there, or just not for us."""
 
 
 class Trial:
@@ -113,13 +137,18 @@ class Trial:
         with closing(pipe.sandbox.source.connect()) as root:
             root.cursor().execute("GRANT LOCK TABLES ON opendental.* TO 'readonly_user'@'%'")
         self._people = [
-            Clerk(self, self._count, 0.05),
-            Clerk(self, self._visit, 0.05),
-            Clerk(self, self._write_sheets, 2.5),
-            Clerk(self, self._alter, 0.6),
+            Clerk(self, self._count, self._recount, 0.05),
+            Clerk(self, self._visit, lambda _cursor: None, 0.05),
+            Clerk(self, self._write_sheets, self._clear_sheets, 2.5),
+            Clerk(self, self._alter, self._recount_columns, 0.6),
         ]
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._asker = threading.Thread(target=self._ask, daemon=True)
+
+    @property
+    def work_done(self) -> int:
+        """Pieces of work that clerks have done so far."""
+        return sum(clerk.done for clerk in self._people)
 
     def connect(self) -> Any:
         return self.pipe.sandbox.source.connect(database="opendental")
@@ -146,6 +175,10 @@ class Trial:
         cursor.execute("UPDATE account SET amount = amount - %s WHERE id = 2", (amount,))
         cursor.execute("COMMIT")
 
+    def _recount(self, cursor: Any) -> None:
+        cursor.execute("SELECT COALESCE(MAX(seq), 0) FROM tally")
+        (self._number,) = cursor.fetchone()
+
     def _visit(self, cursor: Any, dice: random.Random) -> None:
         what = dice.random()
         if what < 0.4:
@@ -165,6 +198,9 @@ class Trial:
         )
         cursor.execute("DELETE FROM sheet")
 
+    def _clear_sheets(self, cursor: Any) -> None:
+        cursor.execute("DELETE FROM sheet")
+
     def _alter(self, cursor: Any, dice: random.Random) -> None:
         what = dice.random()
         cursor.execute("INSERT INTO note (Body) VALUES ('before a change')")
@@ -181,6 +217,14 @@ class Trial:
             cursor.execute("INSERT INTO scratchpad VALUES (1), (2)")
             cursor.execute("DROP TABLE scratchpad")
         cursor.execute("INSERT INTO note (Body) VALUES ('behind a change')")
+
+    def _recount_columns(self, cursor: Any) -> None:
+        cursor.execute("DROP TABLE IF EXISTS scratchpad")
+        cursor.execute(
+            "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = DATABASE()"
+            " AND table_name = 'note' AND column_name LIKE 'Extra%'"
+        )
+        (self._columns,) = cursor.fetchone()
 
     # --- reloads -------------------------------------------------------------------------
 

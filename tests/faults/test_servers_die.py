@@ -1,0 +1,288 @@
+"""Servers die, refuse, fill up and lock: both daemons wait, and go on by themselves."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+
+from replicator.sandbox.processes import ServerProcess
+from replicator.sandbox.waiting import wait_until
+from tests.faults.conftest import GetTrial
+from tests.faults.trial import TIMES, Trial
+from tests.fix_pipeline import Daemon
+
+DURABLE = True
+"""What a server acknowledged is there when it comes back."""
+
+
+@contextmanager
+def _unaided(the: Trial) -> Iterator[None]:
+    """Neither daemon ends meanwhile, nor is started."""
+    before = [daemon.pid for daemon in the.daemons]
+    yield
+    for daemon in the.daemons:
+        assert daemon.running, f"{daemon.program} has ended:\n{daemon.output[-3000:]}"
+    assert [daemon.pid for daemon in the.daemons] == before
+
+
+def _wait_for_word(daemon: Daemon, words: str, since: int, deadline: float = 60) -> None:
+    """Until the daemon has said so, behind that many characters of its log."""
+    wait_until(
+        lambda: words in daemon.output[since:],
+        deadline,
+        what=lambda: f"{daemon.program} to say {words!r}:\n{daemon.output[-3000:]}",
+    )
+
+
+def _server(the: Trial, name: str) -> ServerProcess:
+    return {
+        "source": the.pipe.sandbox.source,
+        "replica": the.pipe.sandbox.replica,
+        "analytics": the.pipe.sandbox.analytics,
+    }[name]
+
+
+_WHO = {"source": "replicator", "replica": "replicator", "analytics": "loader"}
+"""Whose log tells of it."""
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", ["source", "replica", "analytics"])
+@pytest.mark.parametrize("seed", range(TIMES))
+def test_a_server_that_dies_under_load_is_waited_for(trial: GetTrial, name: str, seed: int) -> None:
+    the = trial("InnoDB")
+    the.asked.set()
+    dice = random.Random(f"{name}/{seed}")
+    (daemon,) = (d for d in the.daemons if d.program == _WHO[name])
+    with _unaided(the):
+        for _ in range(3):
+            done = the.work_done
+            wait_until(lambda: the.work_done > done + dice.randint(1, 60), 60, what="work")  # noqa: B023
+            said = len(daemon.output)
+            _server(the, name).kill()
+            _wait_for_word(daemon, "retrying", said)
+            the.pipe.sandbox.source_db.close()
+            the.pipe.sandbox.replica_db.close()
+            _server(the, name).start()
+        the.settle(150)
+    the.verify()
+
+
+@pytest.mark.timeout(300)
+def test_all_three_servers_may_die_at_once(trial: GetTrial) -> None:
+    the = trial("InnoDB")
+    with _unaided(the):
+        said = [len(daemon.output) for daemon in the.daemons]
+        for server in the.pipe.sandbox.servers:
+            server.kill()
+        for daemon, before in zip(the.daemons, said, strict=True):
+            _wait_for_word(daemon, "retrying", before)
+        the.pipe.sandbox.source_db.close()
+        the.pipe.sandbox.replica_db.close()
+        for server in the.pipe.sandbox.servers:
+            server.start()
+        the.settle(150)
+
+
+# --- PostgreSQL refuses ------------------------------------------------------------------
+
+
+@contextmanager
+def _setting(the: Trial, name: str, value: str) -> Iterator[None]:
+    """A setting of the analytics server, for everybody."""
+    with the.pipe.sandbox.analytics.connect(autocommit=True) as root:
+        root.execute(f"ALTER SYSTEM SET {name} = {value}".encode())
+        root.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            root.execute("SET default_transaction_read_only = off")
+            root.execute(f"ALTER SYSTEM RESET {name}".encode())
+            root.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.timeout(300)
+def test_a_read_only_postgresql_is_waited_for(trial: GetTrial) -> None:
+    the = trial("InnoDB")
+    with _unaided(the):
+        said = len(the.pipe.loader.output)
+        with _setting(the, "default_transaction_read_only", "on"):
+            _wait_for_word(the.pipe.loader, "read-only", said)
+        the.settle()
+
+
+@pytest.mark.timeout(300)
+def test_a_postgresql_without_a_free_connection_is_waited_for(trial: GetTrial) -> None:
+    the = trial("InnoDB")
+    with _unaided(the), ExitStack() as taken:
+        said = len(the.pipe.loader.output)
+        root = taken.enter_context(the.pipe.sandbox.analytics.connect(autocommit=True))
+        with suppress(psycopg.OperationalError):
+            while True:
+                taken.enter_context(the.pipe.sandbox.analytics_db.connect())
+        _end_connections(root)
+        with suppress(psycopg.OperationalError):
+            while True:
+                taken.enter_context(the.pipe.sandbox.analytics_db.connect())
+        _wait_for_word(the.pipe.loader, "too many", said)
+        taken.close()
+        the.settle()
+
+
+def _end_connections(root: psycopg.Connection[Any]) -> None:
+    """As an administrator does who ends what he does not know."""
+    root.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name LIKE 'loader%'"
+    )
+
+
+@pytest.mark.timeout(300)
+def test_the_loaders_connections_may_be_ended_at_any_time(trial: GetTrial) -> None:
+    the = trial("InnoDB")
+    the.asked.set()
+    with _unaided(the), the.pipe.sandbox.analytics.connect(autocommit=True) as root:
+        for _ in range(6):
+            done, said = the.work_done, len(the.pipe.loader.output)
+            _end_connections(root)
+            _wait_for_word(the.pipe.loader, "retrying", said)
+            wait_until(lambda: the.work_done > done + 20, 60, what="work")  # noqa: B023
+        the.settle()
+
+
+# --- analysts ----------------------------------------------------------------------------
+
+
+@contextmanager
+def _analyst(work: Callable[[random.Random], None]) -> Iterator[list[str]]:
+    """Somebody who queries `raw` all the time; the errors that he saw, by their class."""
+    stop, seen = threading.Event(), list[str]()
+
+    def go_on() -> None:
+        dice = random.Random("analyst")
+        while not stop.is_set():
+            try:
+                work(dice)
+            except psycopg.Error as error:
+                seen.append(type(error).__name__)
+
+    thread = threading.Thread(target=go_on, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join(timeout=60)
+
+
+@pytest.mark.timeout(400)
+def test_locks_and_deadlocks_of_analysts_hold_the_loader_up_and_no_more(trial: GetTrial) -> None:
+    the = trial("InnoDB")
+    the.asked.set()
+
+    def work(dice: random.Random) -> None:
+        """What an analyst's own program may do to rows and tables that the loader writes."""
+        with the.raw() as connection:
+            connection.execute("SET lock_timeout = '3s'")
+            tables = ["account", "visit", "note", "tally"]
+            dice.shuffle(tables)
+            for table in tables:
+                kind = dice.choice(["SHARE ROW EXCLUSIVE", "ACCESS SHARE", "ACCESS EXCLUSIVE"])
+                connection.execute(f"LOCK TABLE raw.{table} IN {kind} MODE".encode())
+                connection.execute("SELECT pg_sleep(0.02)")
+            connection.rollback()
+
+    with _unaided(the):
+        done = the.work_done
+        with _analyst(work) as seen:
+            wait_until(lambda: the.work_done > done + 300, 120, what="work")
+        the.settle(150)
+    assert set(seen) <= {"DeadlockDetected", "LockNotAvailable", "UndefinedTable"}
+
+
+@pytest.mark.timeout(300)
+def test_a_table_that_is_locked_for_long_is_waited_for(trial: GetTrial) -> None:
+    the = trial("InnoDB")
+    with _unaided(the):
+        with the.raw() as connection:
+            connection.execute("LOCK TABLE raw.visit IN ACCESS EXCLUSIVE MODE")
+            done = the.work_done
+            wait_until(lambda: the.work_done > done + 200, 120, what="work")
+            connection.rollback()
+        the.settle()
+
+
+# --- MySQL refuses -----------------------------------------------------------------------
+
+
+def _end_sessions(the: Trial, name: str, command: str) -> int:
+    """KILL the daemons' sessions of a server that are at this kind of command."""
+    ended = 0
+    with closing(_server(the, name).connect()) as root, root.cursor() as cursor:  # type: ignore[attr-defined]
+        cursor.execute("SHOW PROCESSLIST")
+        for row in cursor.fetchall():
+            if row[1] in ("readonly_user", "replication_user") and command in row[4]:
+                with suppress(pymysql.MySQLError):
+                    cursor.execute(f"KILL {int(row[0])}")
+                    ended += 1
+    return ended
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["source", "replica"])
+def test_the_dump_thread_may_be_killed_at_any_time(trial: GetTrial, name: str) -> None:
+    the = trial("InnoDB")
+    the.asked.set()
+    with _unaided(the):
+        for _ in range(6):
+            done = the.work_done
+            wait_until(lambda: _end_sessions(the, name, "Binlog Dump") > 0, 60, what="a dump")
+            wait_until(lambda: the.work_done > done + 20, 60, what="work")  # noqa: B023
+        the.settle()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["source", "replica"])
+def test_every_session_may_be_killed_at_any_time(trial: GetTrial, name: str) -> None:
+    the = trial("InnoDB")
+    the.asked.set()
+    with _unaided(the):
+        for _ in range(6):
+            done = the.work_done
+            wait_until(lambda: _end_sessions(the, name, "") > 0, 60, what="a session")
+            wait_until(lambda: the.work_done > done + 20, 60, what="work")  # noqa: B023
+        the.settle()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["source", "replica"])
+def test_a_server_without_a_free_connection_is_waited_for(trial: GetTrial, name: str) -> None:
+    the = trial("InnoDB")
+    with _unaided(the), closing(_server(the, name).connect()) as root:  # type: ignore[attr-defined]
+        cursor = root.cursor()
+        cursor.execute("SELECT @@GLOBAL.max_connections")
+        (before,) = cursor.fetchone()
+        said = len(the.pipe.replicator.output)
+        cursor.execute("SET GLOBAL max_connections = 10")
+        others = [_server(the, name).connect() for _ in range(0)]  # type: ignore[attr-defined]
+        try:
+            with suppress(pymysql.MySQLError):
+                while True:
+                    others.append(_server(the, name).connect())  # type: ignore[attr-defined]
+            _end_sessions(the, name, "")
+            with suppress(pymysql.MySQLError):
+                while True:
+                    others.append(_server(the, name).connect())  # type: ignore[attr-defined]
+            _wait_for_word(the.pipe.replicator, "1040", said)
+        finally:
+            for other in others:
+                other.close()
+            cursor.execute(f"SET GLOBAL max_connections = {int(before)}")
+        the.settle()

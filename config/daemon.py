@@ -38,7 +38,7 @@ class Leg(Protocol):
         ...
 
 
-def run(leg: Leg, stop: Event, max_wait: float = 60.0) -> None:
+def run(leg: Leg, stop: Event, max_wait: float = 10.0) -> None:
     """Step `leg` until `stop` is set, waiting out transient failures; a Halt escapes.
 
     A process that finds another at work when it starts halts. One that has worked, and was cut

@@ -194,7 +194,10 @@ _LIBPQ_ACCOUNT = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist"
     r"|SSL|certificate|sslmode|not permitted to log in|permission denied",
 )
-_LIBPQ_BUSY = re.compile(r"starting up|shutting down|too many (clients|connections)|recovery mode")
+_LIBPQ_BUSY = re.compile(
+    r"starting up|shutting down|too many (clients|connections)|connection slots are reserved"
+    r"|recovery mode|not yet accepting connections"
+)
 _LIBPQ_LOST = re.compile(
     r"refused|timeout|timed out|time-out|could not translate|could not receive|could not send"
     r"|closed|unexpectedly|reset by peer|unreachable|no route|not known|name resolution"

@@ -13,6 +13,7 @@ import pymysql
 import pytest
 
 from replicator.sandbox.processes import ServerProcess
+from replicator.sandbox.servers import BinlogServer
 from replicator.sandbox.waiting import wait_until
 from tests.faults.conftest import GetTrial
 from tests.faults.trial import TIMES, Trial
@@ -42,11 +43,14 @@ def _wait_for_word(daemon: Daemon, words: str, since: int, deadline: float = 60)
 
 
 def _server(the: Trial, name: str) -> ServerProcess:
-    return {
-        "source": the.pipe.sandbox.source,
-        "replica": the.pipe.sandbox.replica,
-        "analytics": the.pipe.sandbox.analytics,
-    }[name]
+    servers = dict(zip(_WHO, the.pipe.sandbox.servers, strict=True))
+    return servers[name]
+
+
+def _mysql(the: Trial, name: str) -> BinlogServer:
+    server = _server(the, name)
+    assert isinstance(server, BinlogServer)
+    return server
 
 
 _WHO = {"source": "replicator", "replica": "replicator", "analytics": "loader"}
@@ -114,7 +118,7 @@ def test_a_read_only_postgresql_is_waited_for(trial: GetTrial) -> None:
     with _unaided(the):
         said = len(the.pipe.loader.output)
         with _setting(the, "default_transaction_read_only", "on"):
-            _wait_for_word(the.pipe.loader, "read-only", said)
+            _wait_for_word(the.pipe.loader, "25006", said)
         the.settle()
 
 
@@ -127,21 +131,21 @@ def test_a_postgresql_without_a_free_connection_is_waited_for(trial: GetTrial) -
         with suppress(psycopg.OperationalError):
             while True:
                 taken.enter_context(the.pipe.sandbox.analytics_db.connect())
-        _end_connections(root)
+        _end_connections(root, "loader", "loader reload")
         with suppress(psycopg.OperationalError):
             while True:
                 taken.enter_context(the.pipe.sandbox.analytics_db.connect())
-        _wait_for_word(the.pipe.loader, "too many", said)
+        _wait_for_word(the.pipe.loader, "connection slots", said)
         taken.close()
         the.settle()
 
 
-def _end_connections(root: psycopg.Connection[Any]) -> None:
-    """As an administrator does who ends what he does not know."""
-    root.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name LIKE 'loader%'"
-    )
+def _end_connections(root: psycopg.Connection[Any], *names: str) -> int:
+    """As an administrator does who ends what he does not know; how many there were."""
+    return root.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = ANY(%s)",
+        [list(names)],
+    ).rowcount
 
 
 @pytest.mark.timeout(300)
@@ -151,7 +155,7 @@ def test_the_loaders_connections_may_be_ended_at_any_time(trial: GetTrial) -> No
     with _unaided(the), the.pipe.sandbox.analytics.connect(autocommit=True) as root:
         for _ in range(6):
             done, said = the.work_done, len(the.pipe.loader.output)
-            _end_connections(root)
+            wait_until(lambda: _end_connections(root, "loader"), 60, what="a connection")
             _wait_for_word(the.pipe.loader, "retrying", said)
             wait_until(lambda: the.work_done > done + 20, 60, what="work")  # noqa: B023
         the.settle()
@@ -189,15 +193,14 @@ def test_locks_and_deadlocks_of_analysts_hold_the_loader_up_and_no_more(trial: G
 
     def work(dice: random.Random) -> None:
         """What an analyst's own program may do to rows and tables that the loader writes."""
-        with the.raw() as connection:
-            connection.execute("SET lock_timeout = '3s'")
+        with the.raw() as connection, connection.transaction(force_rollback=True):
+            connection.execute("SET LOCAL lock_timeout = '3s'")
             tables = ["account", "visit", "note", "tally"]
             dice.shuffle(tables)
             for table in tables:
                 kind = dice.choice(["SHARE ROW EXCLUSIVE", "ACCESS SHARE", "ACCESS EXCLUSIVE"])
                 connection.execute(f"LOCK TABLE raw.{table} IN {kind} MODE".encode())
                 connection.execute("SELECT pg_sleep(0.02)")
-            connection.rollback()
 
     with _unaided(the):
         done = the.work_done
@@ -211,27 +214,25 @@ def test_locks_and_deadlocks_of_analysts_hold_the_loader_up_and_no_more(trial: G
 def test_a_table_that_is_locked_for_long_is_waited_for(trial: GetTrial) -> None:
     the = trial("InnoDB")
     with _unaided(the):
-        with the.raw() as connection:
+        with the.raw() as connection, connection.transaction():
             connection.execute("LOCK TABLE raw.visit IN ACCESS EXCLUSIVE MODE")
             done = the.work_done
             wait_until(lambda: the.work_done > done + 200, 120, what="work")
-            connection.rollback()
         the.settle()
 
 
 # --- MySQL refuses -----------------------------------------------------------------------
 
 
-def _end_sessions(the: Trial, name: str, command: str) -> int:
-    """KILL the daemons' sessions of a server that are at this kind of command."""
+def _end_sessions(cursor: Any, command: str) -> int:
+    """KILL the daemons' sessions that are at this kind of command; how many there were."""
     ended = 0
-    with closing(_server(the, name).connect()) as root, root.cursor() as cursor:  # type: ignore[attr-defined]
-        cursor.execute("SHOW PROCESSLIST")
-        for row in cursor.fetchall():
-            if row[1] in ("readonly_user", "replication_user") and command in row[4]:
-                with suppress(pymysql.MySQLError):
-                    cursor.execute(f"KILL {int(row[0])}")
-                    ended += 1
+    cursor.execute("SHOW PROCESSLIST")
+    for row in cursor.fetchall():
+        if row[1] in ("readonly_user", "replication_user") and command in row[4]:
+            with suppress(pymysql.MySQLError):
+                cursor.execute(f"KILL {int(row[0])}")
+                ended += 1
     return ended
 
 
@@ -240,10 +241,10 @@ def _end_sessions(the: Trial, name: str, command: str) -> int:
 def test_the_dump_thread_may_be_killed_at_any_time(trial: GetTrial, name: str) -> None:
     the = trial("InnoDB")
     the.asked.set()
-    with _unaided(the):
+    with _unaided(the), closing(_mysql(the, name).connect()) as root, root.cursor() as cursor:
         for _ in range(6):
             done = the.work_done
-            wait_until(lambda: _end_sessions(the, name, "Binlog Dump") > 0, 60, what="a dump")
+            wait_until(lambda: _end_sessions(cursor, "Binlog Dump"), 60, what="a dump")
             wait_until(lambda: the.work_done > done + 20, 60, what="work")  # noqa: B023
         the.settle()
 
@@ -253,10 +254,10 @@ def test_the_dump_thread_may_be_killed_at_any_time(trial: GetTrial, name: str) -
 def test_every_session_may_be_killed_at_any_time(trial: GetTrial, name: str) -> None:
     the = trial("InnoDB")
     the.asked.set()
-    with _unaided(the):
+    with _unaided(the), closing(_mysql(the, name).connect()) as root, root.cursor() as cursor:
         for _ in range(6):
             done = the.work_done
-            wait_until(lambda: _end_sessions(the, name, "") > 0, 60, what="a session")
+            wait_until(lambda: _end_sessions(cursor, ""), 60, what="a session")
             wait_until(lambda: the.work_done > done + 20, 60, what="work")  # noqa: B023
         the.settle()
 
@@ -265,21 +266,20 @@ def test_every_session_may_be_killed_at_any_time(trial: GetTrial, name: str) -> 
 @pytest.mark.parametrize("name", ["source", "replica"])
 def test_a_server_without_a_free_connection_is_waited_for(trial: GetTrial, name: str) -> None:
     the = trial("InnoDB")
-    with _unaided(the), closing(_server(the, name).connect()) as root:  # type: ignore[attr-defined]
-        cursor = root.cursor()
+    with _unaided(the), closing(_mysql(the, name).connect()) as root, root.cursor() as cursor:
         cursor.execute("SELECT @@GLOBAL.max_connections")
         (before,) = cursor.fetchone()
         said = len(the.pipe.replicator.output)
         cursor.execute("SET GLOBAL max_connections = 10")
-        others = [_server(the, name).connect() for _ in range(0)]  # type: ignore[attr-defined]
+        others: list[Any] = []
         try:
             with suppress(pymysql.MySQLError):
                 while True:
-                    others.append(_server(the, name).connect())  # type: ignore[attr-defined]
-            _end_sessions(the, name, "")
+                    others.append(_mysql(the, name).connect())
+            _end_sessions(cursor, "")
             with suppress(pymysql.MySQLError):
                 while True:
-                    others.append(_server(the, name).connect())  # type: ignore[attr-defined]
+                    others.append(_mysql(the, name).connect())
             _wait_for_word(the.pipe.replicator, "1040", said)
         finally:
             for other in others:

@@ -55,9 +55,11 @@ def _compare(database: MySQLDatabase, charset: str, sequences: list[bytes]) -> N
     database.execute("DELETE FROM s")
     database.execute(f"INSERT INTO s VALUES {values}")
     taken = f"CONVERT(b USING {charset})"
-    rows = database.query(f"SELECT HEX({taken}), HEX(CONVERT({taken} USING utf32)) FROM s")
+    rows = database.query(
+        f"SELECT HEX({taken}), HEX(CONVERT({taken} USING utf32)) FROM s ORDER BY n"
+    )
     for sequence, (kept, utf32) in zip(sequences, rows, strict=True):
-        server = bytes.fromhex(utf32).decode("utf-32-be", "surrogatepass")
+        server = bytes.fromhex(utf32 or "").decode("utf-32-be", "surrogatepass")
         whole = kept == sequence.hex().upper()
         if not whole or server.count("?") != sequence.count(b"?"):
             server = ""

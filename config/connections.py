@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
@@ -179,6 +180,17 @@ def search_path_option(schema: str) -> str:
     quoted = '"' + schema.replace('"', '""') + '"'
     escaped = quoted.replace("\\", "\\\\").replace(" ", "\\ ")
     return f"-c search_path={escaped}"
+
+
+@contextmanager
+def answered_within(connection: MySQLConnection, seconds: float) -> Iterator[None]:
+    """Questions that a living server answers at once: a longer silence is a lost connection."""
+    before = vars(connection)["_read_timeout"]
+    _set_read_timeout(connection, seconds)
+    try:
+        yield
+    finally:
+        _set_read_timeout(connection, before)
 
 
 def _set_read_timeout(connection: MySQLConnection, seconds: float | None) -> None:

@@ -17,7 +17,12 @@ import psycopg
 import pymysql
 import structlog
 
-from config.connections import PostgresConnection, connect_mysql, connect_postgres
+from config.connections import (
+    PostgresConnection,
+    answered_within,
+    connect_mysql,
+    connect_postgres,
+)
 from config.errors import translated
 from config.failpoints import reach
 from config.metrics import EVENTS, PIPELINE_LAG
@@ -225,7 +230,11 @@ class Session:
     def _ask(self) -> None:
         """Nothing came for a while: is there nothing?"""
         assert self._ledger is not None
-        with translated(self._settings.replication.label):
+        patience = self._settings.loader.heartbeat_seconds
+        with (
+            translated(self._settings.replication.label),
+            answered_within(self._query, patience),
+        ):
             end = rep.binlog_end(self._query)
         self._silence.judge(self._ledger.offset.replica, end, time.monotonic())
 

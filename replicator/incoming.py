@@ -25,6 +25,7 @@ from typing import Final
 
 import structlog
 
+from config.connections import answered_within
 from config.errors import BinlogTorn, Halt, ReplicatorError, SourceReset, translated
 from replicator import source as src
 from replicator.binlog import events as ev
@@ -155,8 +156,10 @@ class Incoming:
 
     def _ask(self) -> None:
         """Nothing came for a while: is there nothing?"""
-        with translated(self._session.settings.source.label):
-            end = src.current_position(self._session.catalog, self._session.identity)
+        session = self._session
+        with translated(session.settings.source.label):
+            with answered_within(session.catalog, self._heartbeat_seconds):
+                end = src.current_position(session.catalog, session.identity)
             try:
                 self._silence.judge(self._replicator.reached, end, time.monotonic())
             except SourceReset as reset:

@@ -15,11 +15,9 @@ does to them can be changed while connections are open, for both directions alik
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -27,28 +25,28 @@ import pytest
 NewProxy = Callable[[int], "Proxy"]
 
 _PIECE = 1 << 16
+_LOOK = 0.02
+"""Seconds after which a thread that waits for bytes, or for room, looks what has changed."""
 
 
 class Proxy:
-    """One listening port in front of another; a thread of its own moves the bytes."""
+    """One listening port in front of another."""
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self._selector = selectors.DefaultSelector()
-        self._peers: dict[socket.socket, socket.socket] = {}
-        self._from_server: set[socket.socket] = set()
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self._listening.settimeout(_LOOK)
         self._lock = threading.Lock()
-        self._holding = self._deafening = False
-        self._dribbling = self._refusing = self._ended = False
-        self._delay = 0.0
+        self._links: set[_Link] = set()
+        self.holding = self.deafening = self.dribbling = False
+        self.pause = 0.0
+        self._refusing = self._ended = False
         self._spare_bytes: int | None = None
         self.corrupted = 0
         """Bytes that were changed so far."""
         self.connections = 0
         """Connections that were made so far."""
-        self._selector.register(self._listening, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
+        self._thread = threading.Thread(target=self._accept_all, name="proxy", daemon=True)
         self._thread.start()
 
     @property
@@ -57,25 +55,21 @@ class Proxy:
 
     def pass_on(self) -> None:
         with self._lock:
-            self._holding = self._deafening = self._dribbling = self._refusing = False
-            self._delay = 0.0
+            self.holding = self.deafening = self.dribbling = self._refusing = False
+            self.pause = 0.0
             self._spare_bytes = None
 
     def hold(self) -> None:
-        with self._lock:
-            self._holding = True
+        self.holding = True
 
     def hold_answers(self) -> None:
-        with self._lock:
-            self._deafening = True
+        self.deafening = True
 
     def dribble(self) -> None:
-        with self._lock:
-            self._dribbling = True
+        self.dribbling = True
 
     def delay(self, seconds: float) -> None:
-        with self._lock:
-            self._delay = seconds
+        self.pause = seconds
 
     def corrupt(self, after: int = 0) -> None:
         with self._lock:
@@ -84,32 +78,36 @@ class Proxy:
     def cut(self) -> None:
         with self._lock:
             self._refusing = True
-            for each in list(self._peers):
-                self._drop(each)
+            links, self._links = self._links, set()
+        for link in links:
+            link.cut()
 
     def close(self) -> None:
         self._ended = True
         self._thread.join(timeout=10)
-        with self._lock:
-            for each in list(self._peers):
-                self._drop(each)
+        self.cut()
         self._listening.close()
-        self._selector.close()
 
-    # --- the thread ----------------------------------------------------------------------
+    def spoiled(self, piece: bytes) -> bytes:
+        """What becomes of a piece that the server sends."""
+        with self._lock:
+            at = self._spare_bytes
+            if at is None:
+                return piece
+            if at >= len(piece):
+                self._spare_bytes = at - len(piece)
+                return piece
+            self._spare_bytes = None
+            self.corrupted += 1
+        return piece[:at] + bytes([piece[at] ^ 0x10]) + piece[at + 1 :]
 
-    def _run(self) -> None:
+    def _accept_all(self) -> None:
         while not self._ended:
-            for key, _ in self._selector.select(timeout=0.05):
-                side = key.fileobj
-                assert isinstance(side, socket.socket)
-                if side is self._listening:
-                    self._accept()
-                else:
-                    self._move(side)
+            with contextlib.suppress(TimeoutError):
+                client, _ = self._listening.accept()
+                self._accept(client)
 
-    def _accept(self) -> None:
-        client, _ = self._listening.accept()
+    def _accept(self, client: socket.socket) -> None:
         with self._lock:
             if self._refusing:
                 _reset(client)
@@ -120,54 +118,69 @@ class Proxy:
                 _reset(client)
                 return
             self.connections += 1
-            self._peers[client], self._peers[server] = server, client
-            self._from_server.add(server)
-            for each in (client, server):
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._selector.register(each, selectors.EVENT_READ)
+            self._links = {link for link in self._links if not link.gone.is_set()}
+            self._links.add(_Link(self, client, server))
 
-    def _move(self, side: socket.socket) -> None:
-        with self._lock:
-            peer = self._peers.get(side)
-            if peer is None:
-                return
-            try:
-                piece = side.recv(1 if self._dribbling else _PIECE)
+
+class _Link:
+    """One connection: a thread each way, so that one that is not read holds up no other."""
+
+    def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
+        self._proxy = proxy
+        self._sides = client, server
+        self.gone = threading.Event()
+        for side in self._sides:
+            side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            side.settimeout(_LOOK)
+        ways = ((client, server, False), (server, client, True))
+        self._threads = [
+            threading.Thread(target=self._pump, args=way, name="link", daemon=True) for way in ways
+        ]
+        for thread in self._threads:
+            thread.start()
+        threading.Thread(target=self._bury, name="burial", daemon=True).start()
+
+    def cut(self) -> None:
+        """Reset both ends; nothing is open when this returns."""
+        self.gone.set()
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def _bury(self) -> None:
+        for thread in self._threads:
+            thread.join()
+        for side in self._sides:
+            _reset(side)
+
+    def _pump(self, side: socket.socket, peer: socket.socket, from_server: bool) -> None:
+        proxy = self._proxy
+        try:
+            while not self.gone.is_set():
+                try:
+                    piece = side.recv(1 if proxy.dribbling else _PIECE)
+                except TimeoutError:
+                    continue
                 if not piece:
-                    self._drop(side)
-                elif not (self._holding or (self._deafening and side in self._from_server)):
-                    self._pause()
-                    peer.sendall(self._spoiled(side, piece))
-            except OSError:
-                self._drop(side)
+                    break
+                if proxy.holding or (proxy.deafening and from_server):
+                    continue
+                if proxy.pause:
+                    self.gone.wait(proxy.pause)
+                self._send(peer, proxy.spoiled(piece) if from_server else piece)
+        except OSError:
+            pass
+        finally:
+            self.gone.set()
 
-    def _pause(self) -> None:
-        if self._delay:
-            time.sleep(self._delay)
-
-    def _spoiled(self, side: socket.socket, piece: bytes) -> bytes:
-        at = self._spare_bytes
-        if at is None or side not in self._from_server:
-            return piece
-        if at >= len(piece):
-            self._spare_bytes = at - len(piece)
-            return piece
-        self._spare_bytes = None
-        self.corrupted += 1
-        return piece[:at] + bytes([piece[at] ^ 0x10]) + piece[at + 1 :]
-
-    def _drop(self, side: socket.socket) -> None:
-        """Close both ends at once, with a reset instead of a good-bye."""
-        for each in (side, self._peers.pop(side, None)):
-            if each is not None:
-                self._peers.pop(each, None)
-                self._from_server.discard(each)
-                with contextlib.suppress(KeyError, ValueError):
-                    self._selector.unregister(each)
-                _reset(each)
+    def _send(self, peer: socket.socket, piece: bytes) -> None:
+        left = memoryview(piece)
+        while left and not self.gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                left = left[peer.send(left) :]
 
 
 def _reset(side: socket.socket) -> None:
+    """Close it with a reset instead of a good-bye."""
     with contextlib.suppress(OSError):
         side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     side.close()

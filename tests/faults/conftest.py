@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from replicator.sandbox.cluster import Engine
+from replicator.sandbox.waiting import wait_until
 from tests.faults.trial import SETTINGS, Trial
 from tests.fix_pipeline import Pipeline
 from tests.fix_proxy import NewProxy, Proxy
@@ -95,8 +96,14 @@ def linked(trial: GetTrial, proxy: NewProxy) -> Iterator[Callable[[Engine], Link
                 "POSTGRES_ANALYTICS_PORT": ports["analytics"],
             },
         }
-        for daemon in the.daemons:
+        for daemon, word in zip(the.daemons, ('"streaming"', '"loader_started"'), strict=True):
+            said = len(daemon.output)
             the.restart(daemon)
+            wait_until(  # a daemon that does not find its servers at its start ends
+                lambda: word in daemon.output[said:],  # noqa: B023
+                60,
+                what=lambda: f"{daemon.program}:\n{daemon.output[-3000:]}",  # noqa: B023
+            )
         return the, links
 
     yield link

@@ -23,7 +23,7 @@ LINKS = ("source", "replica", "stream", "analytics")
 STREAMS = ("source", "stream")
 """Links with a binlog stream on them, whose server sends heartbeats."""
 HEARTBEAT = 5.0
-"""Seconds, by default; a stream is given up at twice that silence."""
+"""Seconds, by default; then the server is asked, and given up when it does not answer as long."""
 
 GetLinked = Callable[[Engine], Linked]
 
@@ -93,17 +93,19 @@ def test_a_link_that_is_cut_in_the_middle_of_a_packet(linked: GetLinked, link: s
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("link", STREAMS)
-def test_a_stream_that_falls_silent_is_noticed_by_its_heartbeats(
+def test_a_stream_that_falls_silent_is_noticed(
     linked: GetLinked, link: str
 ) -> None:
     the, links = linked("InnoDB")
+    the.asked.clear()  # a reload would wait for answers, which TCP alone can give up
     _wait_for_work(the, 10)
     with _unaided(the), the.at_rest():
         the.pipe.catch_up()
         daemon, said = _daemon(the, link), len(_daemon(the, link).output)
         links[link].hold()
         _wait_for_retry(daemon, said, deadline=HEARTBEAT * 6)
-        assert "not even a heartbeat" in daemon.output[said:]
+        words = daemon.output[said:]
+        assert "not even a heartbeat" in words or "timed out" in words, words
         assert _retries(the, daemon) > 0
         links[link].cut()
         links[link].pass_on()

@@ -9,7 +9,7 @@ WORKERS ?= --numprocesses 3 --dist loadfile
 RANDOM_SEED ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-matrix demo test test-faults test-matrix test-matrix-quick lint style types format bench bench-peers clean
+.PHONY: help setup setup-matrix demo test test-faults test-matrix test-matrix-quick lint style types format bench bench-peers install uninstall clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +55,13 @@ bench: ## Run the benchmarks; JSON lines on standard output; ARGS="--list", or n
 bench-peers: setup ## Repeat the pipeline's benchmark with pg_chameleon, in .venv-peers
 	@$(BIN)/python -m bench.peers $(ARGS)
 
+install: ## Install both daemons as systemd services (as root; DESTDIR= stages)
+	@systemd/install
+
+uninstall: ## Take the services away again; settings stay
+	@systemd/install --remove
+
 clean: ## Remove what builds, tests and tools left; .venv stays
-	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .sandbox
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .sandbox dbt/target dbt/logs
 	@find loader replicator -name '*.c' -delete -o -name '*.so' -delete
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

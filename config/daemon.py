@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from threading import Event
 from types import FrameType
@@ -22,6 +22,7 @@ from tenacity.wait import wait_exponential_jitter
 
 from config.errors import AlreadyRunning, Transient
 from config.metrics import RETRIES
+from config.service import ServiceManager
 
 log = structlog.get_logger()
 
@@ -37,50 +38,85 @@ class Leg(Protocol):
         """Let go of everything; what was not committed is done again next time."""
         ...
 
+    def describe(self) -> str:
+        """Where it stands, in a few words."""
+        ...
 
-def run(leg: Leg, stop: Event, max_wait: float = 10.0) -> None:
+
+class Asked:
+    """What signals ask of a daemon: to `stop`, or to read its settings again (`reload`)."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.reload = threading.Event()
+
+
+def run(
+    leg: Leg,
+    stop: Event,
+    *,
+    service: ServiceManager | None = None,
+    reload: Event | None = None,
+    reread: Callable[[], None] = lambda: None,
+    max_wait: float = 10.0,
+) -> None:
     """Step `leg` until `stop` is set, waiting out transient failures; a Halt escapes.
+
+    Between two steps `reread` is called when `reload` is set.
 
     A process that finds another at work when it starts halts. One that has worked, and was cut
     off or asleep while another took over, stands by: it goes on when the other is gone.
     """
+    manager = service or ServiceManager()
+
+    def note(state: RetryCallState) -> None:
+        RETRIES.inc()
+        error = state.outcome.exception() if state.outcome else None
+        wait = round(state.next_action.sleep, 1) if state.next_action else 0
+        log.warning("retrying", reason=str(error), attempt=state.attempt_number, wait_seconds=wait)
+        manager.stepped(lambda: f"waiting, attempt {state.attempt_number}: {error}")
+
     passing: tuple[type[BaseException], ...] = (Transient,)
     patiently = Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, passing)),
         wait=wait_exponential_jitter(max=max_wait),
         sleep=sleep_using_event(stop),
         stop=stop_when_event_set(stop),
-        before_sleep=_note,
+        before_sleep=note,
         reraise=True,
     )
-    with closing(leg):
+    with closing(leg), manager.serving():
         try:
             while not stop.is_set():
+                if reload is not None and reload.is_set():
+                    reload.clear()
+                    manager.reloading()
+                    reread()
+                    manager.ready()
                 patiently(leg.step)
                 passing = (Transient, AlreadyRunning)
+                manager.stepped(leg.describe)
         except passing:
             if not stop.is_set():
                 raise
 
 
-def _note(state: RetryCallState) -> None:
-    RETRIES.inc()
-    error = state.outcome.exception() if state.outcome else None
-    wait = round(state.next_action.sleep, 1) if state.next_action else 0
-    log.warning("retrying", reason=str(error), attempt=state.attempt_number, wait_seconds=wait)
-
-
 @contextmanager
-def stop_on_signals() -> Iterator[Event]:
-    """An event that SIGTERM and SIGINT set; the old handlers come back at the end."""
-    stop = threading.Event()
+def asked_by_signals() -> Iterator[Asked]:
+    """SIGTERM and SIGINT ask to stop, SIGHUP to read settings again; handlers come back after."""
+    asked = Asked()
+    wishes = {
+        signal.SIGTERM: asked.stop,
+        signal.SIGINT: asked.stop,
+        signal.SIGHUP: asked.reload,
+    }
 
-    def set_it(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+    def set_it(number: int, _frame: FrameType | None) -> None:
+        wishes[signal.Signals(number)].set()
 
-    before = {number: signal.signal(number, set_it) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, set_it) for number in wishes}
     try:
-        yield stop
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -7,6 +7,7 @@ what and how.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ import typer
 
 from config import failpoints
 from config.connections import connect_mysql, connect_postgres
-from config.daemon import run, stop_on_signals
+from config.daemon import asked_by_signals, run
 from config.errors import (
     EXIT_HALT,
     ConfigError,
@@ -26,6 +27,8 @@ from config.errors import (
 )
 from config.logs import configure_logging
 from config.metrics import HALTS, serve_metrics
+from config.reloading import reread
+from config.service import ServiceManager
 from config.settings import Settings, load_settings
 from loader.daemon import Loader
 
@@ -58,7 +61,7 @@ def run_command(
         settings = load_settings(env_file)
         configure_logging(settings.log_level, settings.log_format)
         failpoints.arm(os.environ)
-        _serve(settings)
+        _serve(settings, env_file)
     except ReplicatorError as error:
         HALTS.labels("loader", type(error).__name__).inc()
         typer.echo(f"loader: {error}", err=True)
@@ -67,25 +70,29 @@ def run_command(
         raise typer.Exit(EXIT_HALT) from None
 
 
-def _reach(settings: Settings) -> None:
+def _reach(settings: Settings, *, patient: bool) -> None:
     """Connect once to both servers: one that is away at the start is a setting to mend.
 
-    Later losses are waited out.
+    Later losses are waited out; `patient`, as under a service manager: already now.
     """
     try:
         connect_mysql(settings.replication).close()
         connect_postgres(settings.analytics).close()
     except ConnectionLost as error:
-        raise ConfigError(str(error), error.hint) from None
+        if not patient:
+            raise ConfigError(str(error), error.hint) from None
     except ServerBusy:
         return  # it is there, and will be ready soon
 
 
-def _serve(settings: Settings) -> None:
-    _reach(settings)
+def _serve(settings: Settings, env_file: Path) -> None:
+    service = ServiceManager.from_environment()
+    _reach(settings, patient=service.present)
     tuning = settings.loader
-    with stop_on_signals() as stop, serve_metrics(tuning.metrics_host, tuning.metrics_port):
-        run(Loader(settings), stop)
+    with asked_by_signals() as asked, serve_metrics(tuning.metrics_host, tuning.metrics_port):
+        leg = Loader(settings)
+        again = partial(reread, env_file, leg.follow)
+        run(leg, asked.stop, service=service, reload=asked.reload, reread=again)
     log.info("loader_stopped")
 
 

@@ -18,7 +18,7 @@ from config.errors import (
     classify,
 )
 from config.settings import Settings
-from config.tables import load_table_rules
+from config.tables import TableRules, load_table_rules
 from loader.ddl.drift import Drifts
 from loader.session import Session
 
@@ -54,6 +54,15 @@ class Loader:
             if isinstance(error, Exception):
                 raise classify(error, server="analytics or replica") from error
             raise
+
+    def follow(self, rules: TableRules) -> None:
+        """Carry other tables from the next step on."""
+        self._rules = rules
+        self.close()
+
+    def describe(self) -> str:
+        """Where it stands, in a few words."""
+        return self._session.describe() if self._session is not None else "connecting"
 
     def close(self) -> None:
         """Close the session, if there is one."""

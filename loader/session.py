@@ -227,6 +227,13 @@ class Session:
             ledger.offer()
         self._worker.submit(self._tables.take_wanted())
 
+    def describe(self) -> str:
+        """Where it stands, in a few words."""
+        assert self._ledger is not None
+        offset = self._ledger.offset
+        loading = ", tables being loaded" if self._tables.loading else ""
+        return f"at {offset.source or offset.replica}{loading}"
+
     def _ask(self) -> None:
         """Nothing came for a while: is there nothing?"""
         assert self._ledger is not None

@@ -71,6 +71,7 @@ class Replicator:
         """Tables that we did not know at the start, and up to where the stream may create them."""
         self._next_poll = 0.0
         self._next_touch = 0.0
+        self._lag = 0.0
 
     # --- the loop's face -----------------------------------------------------------------
 
@@ -95,6 +96,20 @@ class Replicator:
         if self._session is not None:
             self._session.close()
         self._session = self._desk = self._copy = self._incoming = None
+
+    def follow(self, rules: TableRules) -> None:
+        """Carry other tables from the next step on."""
+        self._rules = rules
+        self.close()
+
+    def describe(self) -> str:
+        """Where it stands, in a few words."""
+        if self._session is None:
+            return "connecting"
+        if self._copy is not None:
+            return "first copy"
+        reloading = f", reloading {self.resync.table}" if self.resync is not None else ""
+        return f"at {self.position}, {self._lag:.1f} s behind{reloading}"
 
     @property
     def resync(self) -> Resync | None:
@@ -241,7 +256,8 @@ class Replicator:
             self._replicator.keep_busy()
             events = incoming.read(0)
         self._commit_batch()
-        metrics.REPLICATOR_LAG.set(self._age() if events else 0)
+        self._lag = self._age() if events else 0.0
+        metrics.REPLICATOR_LAG.set(self._lag)
         if not self._replicator.has_begun:  # what housekeeping begins would commit half of it
             self._housekeeping(session)
 
@@ -335,8 +351,9 @@ class Replicator:
             self._newcomers = None
         if self._routes.unknown:
             unknown, self._routes.unknown = self._routes.unknown, set()
-            there = {t.name for t in src.base_tables(session.catalog, self._settings.source.db)}
-            for table in sorted(unknown & there):  # not a sequence, nor what is gone again
+            for table in sorted(unknown):
+                if src.base_table(session.catalog, self._settings.source.db, table) is None:
+                    continue  # a sequence, or gone again
                 log.info("table_included", table=table)
                 self._queue(session, table)
         dirty, self._replicator.dirty = self._replicator.dirty, set()

@@ -144,6 +144,10 @@ class _Until:
         except Transient:
             return  # the leg itself will meet it, and wait
 
+    def describe(self) -> str:
+        """Where the leg stands."""
+        return self._leg.describe()
+
     def close(self) -> None:
         """Close the leg."""
         self._leg.close()

@@ -12,6 +12,7 @@ import typer
 from config.settings import Settings, load_settings
 from config.tables import load_table_rules
 from replicator.cli import outcome
+from replicator.cli.dbt_sources import SOURCES_FILE, bring_up_to_date
 from replicator.cli.doctor import Verdict, examine, worst
 from replicator.cli.doctor_view import show_findings
 from replicator.cli.observation import Observer
@@ -21,6 +22,7 @@ from replicator.cli.resync import chosen, daemons_down, follow, known_tables, qu
 from replicator.cli.resync_view import show_progress
 from replicator.cli.run import run_replicator
 from replicator.cli.sandbox import sandbox_app
+from replicator.cli.sources_file import summary
 from replicator.cli.status import read_status
 from replicator.cli.status_view import show_status
 from replicator.cli.verify import Options, verify
@@ -64,7 +66,7 @@ def run(env_file: EnvFile = _ENV_FILE) -> None:
       replicator run --env-file /etc/opendental-replicator.env
     """
     with reported():
-        run_replicator(load_settings(env_file))
+        run_replicator(env_file)
 
 
 @app.command(epilog=exit_codes("queued, or done with --wait", "failed, or not done in time"))
@@ -251,6 +253,41 @@ def verify_command(
         else:
             show_report(report, console(), strict=strict)
         if not report.exact(strict=strict):
+            raise typer.Exit(outcome.NO)
+
+
+@app.command("dbt-sources", epilog=exit_codes("up to date, or written", "--check: it is stale"))
+def dbt_sources_command(
+    file: Annotated[Path, typer.Option(help="The sources.yml to write.")] = SOURCES_FILE,
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Write nothing; say whether it is stale.")
+    ] = False,
+    as_json: Json = False,
+    env_file: EnvFile = _ENV_FILE,
+) -> None:
+    """Bring dbt's sources.yml in line with the tables and columns that raw really has.
+
+    Tables stand in the order of their names, columns in the source's order. Descriptions,
+    tests, freshness and comments that people wrote are kept. What is not carried any more
+    goes, unless a model of the project reads it: then it is marked `carried: false`.
+
+    \b
+    Examples:
+      replicator dbt-sources
+      replicator dbt-sources --check
+      replicator dbt-sources --file analytics/models/sources.yml --json
+    """
+    with reported(), Observer(load_settings(env_file)) as observer:
+        found = bring_up_to_date(observer, file, look_only=check_only)
+        if as_json:
+            _print_json(found.as_json())
+        elif found.stale:
+            told = summary(found.changes)
+            say(f"{file} is stale: {told}. Bring it up to date: replicator dbt-sources")
+        else:
+            told = f"written: {summary(found.changes)}" if found.written else "up to date"
+            typer.echo(f"{file}: {found.tables} tables, {found.columns} columns; {told}")
+        if found.stale:
             raise typer.Exit(outcome.NO)
 
 

@@ -2,7 +2,8 @@
 
 Left: settings. Right: nothing, or one `ConfigError` with the line to paste. Only
 the very start is this strict: a link that breaks later is waited out. So a wrong
-host is told to whoever typed it instead of being retried in silence.
+host is told to whoever typed it instead of being retried in silence; a service
+manager that starts us before the servers types nothing, and there it is waited for.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ _OTHER_ID = 0x2000_0000
 """Turns our server id into one that nobody else uses: a second reader of one id ends the first."""
 
 
-def check(settings: Settings) -> None:
-    """Raise ConfigError for the first thing that would keep leg 1 from working."""
+def check(settings: Settings, *, patient: bool = False) -> None:
+    """Raise ConfigError for the first thing that would keep leg 1 from working.
+
+    `patient`: a server that cannot be reached will be waited for, as at a machine's start.
+    """
     try:
         _check_source(settings)
         connect_mysql(settings.replication).close()
     except ConnectionLost as error:
-        raise ConfigError(str(error), error.hint) from None
+        if not patient:
+            raise ConfigError(str(error), error.hint) from None
     except ServerBusy:
         return  # it is there, and will be ready soon: the daemon's own retry sees to that
 

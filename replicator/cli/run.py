@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import structlog
 from rich.console import Console
 
 from config import failpoints, metrics
-from config.daemon import run, stop_on_signals
+from config.daemon import asked_by_signals, run
 from config.errors import ConfigError, ReplicatorError
 from config.logs import configure_logging
-from config.settings import Settings
+from config.reloading import reread
+from config.service import ServiceManager
+from config.settings import Settings, load_settings
 from config.tables import load_table_rules
 from replicator.cli import preflight
 from replicator.cli.copy_view import watching
@@ -26,16 +30,20 @@ from replicator.daemon import Replicator
 log = structlog.get_logger()
 
 
-def run_replicator(settings: Settings) -> None:
+def run_replicator(env_file: Path) -> None:
     """Replicate until told to stop; raises what only an operator can mend."""
+    settings = load_settings(env_file)
     configure_logging(settings.log_level, settings.log_format)
     failpoints.arm(os.environ)
     rules = load_table_rules(settings.tables_file)
+    service = ServiceManager.from_environment()
     try:
-        with stop_on_signals() as stop, _metrics(settings):
-            preflight.check(settings)
+        with asked_by_signals() as asked, _metrics(settings):
+            preflight.check(settings, patient=service.present)
             with watching(Console(stderr=True)) as watch:
-                run(Replicator(settings, rules, watch), stop)
+                leg = Replicator(settings, rules, watch)
+                again = partial(reread, env_file, leg.follow)
+                run(leg, asked.stop, service=service, reload=asked.reload, reread=again)
     except ReplicatorError as error:
         metrics.HALTS.labels("replicator", type(error).__name__).inc()
         log.error("halted", leg="replicator", error=type(error).__name__)

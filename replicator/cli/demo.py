@@ -1,7 +1,8 @@
 """`replicator sandbox demo`: the whole pipeline on throwaway servers, from copy to proof.
 
 Left: how long, how large, which engine. Right: True when, after a live workload with
-a schema change and a resync in its middle, source, replica and `raw` are the same.
+a schema change and a resync in its middle, dbt has built its models from `raw`, and
+source, replica and `raw` are the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import FrameType
 
 from config.errors import ReplicatorError
 from config.tables import load_table_rules
-from replicator.cli import resync
+from replicator.cli import demo_dbt, resync
 from replicator.cli.demo_stage import DemoFailed, Stage
 from replicator.cli.demo_view import DemoView, copying_line, working_line
 from replicator.cli.observation import Observer
@@ -68,8 +69,19 @@ def _play(stage: Stage, view: DemoView, seconds: float, patients: int) -> Report
         view.say(f"first copy: {rows:,} rows in raw after {time.monotonic() - began:.1f} s")
         numbers = _work(stage, view, observer, seconds)
         _finish(stage, view, observer, numbers)
+        _build_models(stage, view)
         view.say("comparing source, replica and raw")
         return verify(stage.settings, load_table_rules(stage.settings.tables_file))
+
+
+def _build_models(stage: Stage, view: DemoView) -> None:
+    """What analysts read, from what stands in `raw` now."""
+    dbt = demo_dbt.find_dbt()
+    if dbt is None or not demo_dbt.PROJECT.is_dir():
+        view.say("no dbt here: its models are left out (make setup installs it)")
+        return
+    view.say("building staging, intermediate and marts with dbt")
+    view.say(demo_dbt.build(stage, dbt).line())
 
 
 def _all_streaming(observer: Observer, view: DemoView) -> bool:

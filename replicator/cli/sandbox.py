@@ -143,7 +143,7 @@ def demo(
     ] = 1000,
     engine: EngineName = "MyISAM",
 ) -> None:
-    """Watch the whole pipeline work: copy, stream, alter, resync, verify. Leaves nothing.
+    """Watch the whole pipeline work: copy, stream, alter, resync, dbt, verify. Leaves nothing.
 
     \b
     Examples:

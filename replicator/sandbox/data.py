@@ -42,7 +42,7 @@ ROWS_PER_PATIENT = {
     "signalod": 0.5,
     "famaging": 0.5,
 }
-FIXED_ROWS = {"provider": 12, "definition": 80, "preference": 120}
+FIXED_ROWS = {"provider": 12, "procedurecode": 300, "definition": 80, "preference": 120}
 RANDOM_KEYS = {"commlog", "paysplit", "securitylog", "sheetfield"}  # as OpenDental can be told to
 _PATIENT_COLUMNS = {"PatNum", "Guarantor"}
 _SIGNED_TIMES = {"OTimeHours", "OTimeAuto", "Adjust", "AdjustAuto", "Rate2Auto", "Rate3Auto"}

@@ -81,6 +81,16 @@ _TABLES = {
         SecUserNumEntry:b SecDateEntry:dt DateComplete:d OrderingReferralNum:b TaxAmt:r
         Urgency:t DiscountPlanAmt:r
     """,
+    "procedurecode": """
+        CodeNum:key ProcCode:v15! Descript:v255? AbbrDesc:v50? ProcTime:v24? ProcCat:b
+        TreatArea NoBillIns IsProsth:tu DefaultNote:x? IsHygiene:tu GTypeNum:su
+        AlternateCode1:v15? MedicalCode:v15!? IsTaxed:tu PaintType:t GraphicColor:i
+        LaymanTerm:v255? IsCanadianLab:tu PreExisting:t1 BaseUnits:i SubstitutionCode:v25?
+        SubstOnlyIf:i DateTStamp:ts IsMultiVisit:t DrugNDC RevenueCodeDefault:v255
+        ProvNumDefault:b CanadaTimeUnits:r IsRadiology:t DefaultClaimNote DefaultTPNote:x
+        BypassGlobalLock:t TaxCode:v16 PaintText:v255 AreaAlsoToothRange:t
+        DiagnosticCodes:v255
+    """,
     "claim": """
         ClaimNum:key PatNum:b DateService DateSent:d ClaimStatus:c1? DateReceived:d PlanNum
         ProvTreat:b ClaimFee InsPayEst InsPayAmt DedApplied:r PreAuthString:v40?
@@ -183,6 +193,7 @@ _INDEXES = {
         "AptNum, CodeNum",
         "DateTStamp, PatNum",
     ),
+    "procedurecode": ("ProcCode",),
     "claim": ("PlanNum", "PatNum, ClaimStatus"),
     "claimproc": ("PatNum", "ClaimNum", "ProcNum", "SecDateTEdit, PatNum"),
     "payment": ("PatNum", "PayType"),

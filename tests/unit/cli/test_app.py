@@ -20,6 +20,7 @@ VERBS = [
     ["status"],
     ["wait"],
     ["verify"],
+    ["dbt-sources"],
     *(["quarantine", word] for word in ("list", "replay", "drop")),
     *(["sandbox", word] for word in ("up", "down", "load", "env", "demo")),
 ]

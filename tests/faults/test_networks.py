@@ -93,9 +93,7 @@ def test_a_link_that_is_cut_in_the_middle_of_a_packet(linked: GetLinked, link: s
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("link", STREAMS)
-def test_a_stream_that_falls_silent_is_noticed(
-    linked: GetLinked, link: str
-) -> None:
+def test_a_stream_that_falls_silent_is_noticed(linked: GetLinked, link: str) -> None:
     the, links = linked("InnoDB")
     the.asked.clear()  # a reload would wait for answers, which TCP alone can give up
     _wait_for_work(the, 10)

@@ -81,6 +81,7 @@ def test_installing_again_keeps_settings_and_removing_keeps_them_too(tmp_path: P
     settings = tmp_path / SETTINGS / "environment"
     secret = tmp_path / SETTINGS / "credentials/opendental_source_password"
     assert secret.stat().st_mode & 0o777 == 0o600
+    assert f"\nREPLICATOR_TABLES=/{SETTINGS}/tables.toml\n" in settings.read_text()
     settings.write_text("OPENDENTAL_SOURCE_HOST=elsewhere\n")
     assert install(tmp_path, "settings", "units").returncode == 0
     assert settings.read_text() == "OPENDENTAL_SOURCE_HOST=elsewhere\n"

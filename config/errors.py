@@ -168,7 +168,25 @@ _MYSQL_LOST = frozenset({0, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 4031
     {2002, 2003, 2005, 2006, 2013, 2014, 2055}
 )
 _MYSQL_BUSY = frozenset(
-    {1021, 1037, 1040, 1041, 1180, 1203, 1205, 1206, 1213, 1226, 1317, 1613, 1614, 1836, 1969}
+    {
+        1021,
+        1026,
+        1037,
+        1040,
+        1041,
+        1114,
+        1180,
+        1203,
+        1205,
+        1206,
+        1213,
+        1226,
+        1317,
+        1613,
+        1614,
+        1836,
+        1969,
+    }
 ) | frozenset({3024, 3058, 3572})
 _MYSQL_ACCOUNT = frozenset({1045, 1130, 1251, 1698, 1862, 2049, 2054, 2059, 2061, 3118, 4151})
 _MYSQL_GRANT = frozenset({1044, 1142, 1143, 1227, 1370})
@@ -180,6 +198,9 @@ _MYSQL_ABOUT_STATES = frozenset({1153, 1236, 1290, 1792, 2026, 3159})
 _MYSQL_QUOTABLE = frozenset().union(
     _MYSQL_LOST, _MYSQL_BUSY, _MYSQL_ACCOUNT, _MYSQL_GRANT, _MYSQL_ABOUT_NAMES, _MYSQL_ABOUT_STATES
 )
+# How servers quote ENOSPC, and InnoDB's own word for it: (errno: 28 "No space left on device"),
+# (Errcode: 28 …), Got error 28, (errno: 135 "No more room in record file").
+_NO_SPACE = re.compile(r"\b(errno:|Errcode:|error) (28|135)\b")
 _KEY_NAME = re.compile(r".*for key '([^']*)'\s*\Z", re.DOTALL)
 
 _POSTGRES_LOST = ("08", "57P01", "57P02", "57P05")
@@ -287,6 +308,8 @@ def _classify_mysql(exc: pymysql.err.Error, server: str) -> ReplicatorError:
         return _lost(server, _mysql_wording(code, text))
     if code in _MYSQL_BUSY or (code == 1290 and re.search(r"read[-_]only", text)):
         return ServerBusy(said)
+    if _NO_SPACE.search(text):
+        return ServerBusy(f"{server}: its disk is full (error {code})")
     remedy = _mysql_setting_to_mend(code, prefix)
     if remedy:
         return ConfigError(said, remedy)

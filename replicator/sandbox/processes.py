@@ -95,6 +95,8 @@ class ServerProcess(ABC):
         self.directory = Path(directory).absolute()
         self.port = port or free_port()
         self._port_is_ours_to_choose = port is None
+        self.variables: dict[str, str] = {}
+        """Added to the environment of the next start."""
         self._detached = False
         self._watched = False
 
@@ -205,7 +207,7 @@ class ServerProcess(ABC):
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **_time_zone()},
+                env=self._environment(),
                 user=self.run_as.uid,
                 group=self.run_as.gid,
                 extra_groups=None if self.run_as.uid is None else [],
@@ -216,6 +218,11 @@ class ServerProcess(ABC):
         if self._watched:
             Reaper.ours().watch(child.pid, self.farewell)
         child.returncode = 0  # from here on the process file is its record, not this object
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("TZ",) if name in os.environ}
+        path = os.environ.get("PATH", os.defpath)
+        return {"PATH": path, "LC_ALL": "C", **kept, **self.variables}
 
     def _ready(self, deadline: float) -> bool:
         """True when one can log in; False when the process has ended instead."""
@@ -247,7 +254,3 @@ class ServerProcess(ABC):
             raise ServerFailed(f"{late}; killed it\n{self.errors()}") from late
         if self._watched:
             Reaper.ours().forget(pid)
-
-
-def _time_zone() -> dict[str, str]:
-    return {"TZ": os.environ["TZ"]} if "TZ" in os.environ else {}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -13,11 +16,13 @@ import pymysql
 import pytest
 
 from replicator.sandbox.processes import ServerProcess
+from replicator.sandbox.reaper import Reaper
 from replicator.sandbox.servers import BinlogServer
 from replicator.sandbox.waiting import wait_until
 from tests.faults.conftest import GetTrial
 from tests.faults.trial import TIMES, Trial
 from tests.fix_pipeline import Daemon
+from tests.numbers import numbers
 
 DURABLE = True
 """What a server acknowledged is there when it comes back."""
@@ -159,6 +164,59 @@ def test_the_loaders_connections_may_be_ended_at_any_time(trial: GetTrial) -> No
             _wait_for_word(the.pipe.loader, "retrying", said)
             wait_until(lambda: the.work_done > done + 20, 60, what="work")  # noqa: B023
         the.settle()
+
+
+# --- full disks --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full_disk() -> Path:
+    """The library that makes a server's disk full; where every account may read it."""
+    directory = Path(tempfile.mkdtemp(prefix="opendental-full-disk-"))
+    directory.chmod(0o755)
+    library = directory / "full_disk.so"
+    source = Path(__file__).with_name("full_disk.c")
+    command = ["gcc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(command, check=True, capture_output=True)
+    library.chmod(0o755)
+    Reaper.ours().remove(directory)
+    return library
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("name", "part"), [("analytics", "/data/base/"), ("replica", "/opendental_replication/")]
+)
+def test_a_full_disk_is_waited_for(trial: GetTrial, full_disk: Path, name: str, part: str) -> None:
+    the = trial("InnoDB")
+    server = _server(the, name)
+    flag = full_disk.with_name(f"{name} is full")
+    server.stop()
+    server.variables = {
+        "LD_PRELOAD": str(full_disk), "FULL_DISK_FLAG": str(flag), "FULL_DISK_PATH": part
+    }  # fmt: skip
+    server.start()
+    server.variables = {}
+    the.pipe.sandbox.replica_db.close()
+    the.settle()
+    (daemon,) = (d for d in the.daemons if d.program == _WHO[name])
+    with _unaided(the):
+        said = len(daemon.output)
+        flag.touch()
+        _fill(the)
+        _wait_for_word(daemon, "retrying", said)
+        flag.unlink()
+        the.settle(150)
+
+
+def _fill(the: Trial) -> None:
+    """More than there is room for in any file."""
+    with closing(the.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS filler")
+        cursor.execute("CREATE TABLE filler (id INT PRIMARY KEY, Body TEXT)")
+        cursor.execute(
+            f"INSERT INTO filler SELECT seq, REPEAT('synthetic ', 800) FROM {numbers(1, 3000)}"
+        )
 
 
 # --- analysts ----------------------------------------------------------------------------

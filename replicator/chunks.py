@@ -83,7 +83,7 @@ class TablePlan:
         compiled: bool | None = None,
     ) -> None:
         """`compiled` False leaves the row kernel aside; None takes it where it was built."""
-        self.target = catalog.name
+        self.source, self.target = table.name, catalog.name
         self.layout = TableLayout.of(catalog)
         self.table_map = build_table_map(COPY_TABLE_ID, catalog.database, self.layout)
         self.schema = schema_from_catalog(catalog)

@@ -145,10 +145,17 @@ def statement_bytes(sql: str, query: QueryEvent, context: SessionContext) -> byt
     return encode_text(sql, _client_charset(status_of(query, context)))
 
 
-def session_statements(query: QueryEvent, context: SessionContext) -> list[str]:
-    """SET statements to run before the statement of `query`, in plain ASCII."""
+def session_statements(
+    query: QueryEvent, context: SessionContext, *, time_zone: str | None = None
+) -> list[str]:
+    """SET statements to run before the statement of `query`, in plain ASCII.
+
+    `time_zone` is what the event's zone is to be told as, where its name means nothing there.
+    """
     status = status_of(query, context)
     settings = _common(query, status, context)
+    if time_zone is not None:
+        settings["time_zone"] = _text(time_zone)
     if context.flavour == "mariadb":
         settings |= _mariadb(status, context)
     else:

@@ -48,6 +48,7 @@ from replicator.delivery import Delivery
 from replicator.inflight import InFlight
 from replicator.offset_row import table_map as offset_map
 from replicator.offset_row import update_rows as offset_rows
+from replicator.packets import packet_limit, require_fits
 from replicator.plain import Ways, gather
 from replicator.provenance import require_created
 from replicator.reconcile import Outcome, Reconciler
@@ -330,7 +331,9 @@ class ExactMySQLReplicator:
         try:
             if self._delivery.wants_quiet(events):
                 self.settle()
+                packet_limit(self._connection)  # asked while nothing is on its way
             commands = self._delivery.commands(events)
+            require_fits(self._connection, commands, segment.tables)
             while len(self._flight) >= (1 if self._explicit else _ON_THEIR_WAY):
                 self._receive()
             moves = None if self._explicit else after  # else only COMMIT moves it

@@ -239,6 +239,8 @@ class FirstCopy:
         self._watch = watch
         self._replica = replica
         there = {t.name: t for t in src.base_tables(catalog, source_db) if t.name in set(tables)}
+        missing = [src.base_table(catalog, source_db, name) for name in set(tables) - set(there)]
+        there |= {table.name: table for table in missing if table is not None}
         self._gone = sorted(set(tables) - set(there))
         begun = tracking.copy_progresses(replica)
         self._rows = {name: p.rows for name, p in begun.items() if name in there}

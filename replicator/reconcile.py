@@ -25,7 +25,8 @@ that was pushed out was read later, and the event that gave it the value is to c
 it missing. A row changed in parts may be a mixture that never was: it gives way, and is noted.
 
 Where a table has no key, or its keys cannot be noted, the outcome says that it must be
-copied again. See decision 15.
+copied again. See decision 15. So it does where a row is refused: the window may hold a schema
+change that the table was copied behind, and rows from before it, of another shape.
 """
 
 from __future__ import annotations
@@ -35,16 +36,20 @@ from enum import Enum
 from typing import Any
 
 import pymysql
+import structlog
 
-from config.errors import SchemaDrift
+from config.errors import ConfigError, Halt, SchemaDrift, classify
 from config.failpoints import reach
-from replicator.batch import binlog_statement, rewritten_map
+from replicator.batch import rewritten_map
 from replicator.binlog.events import EventType, TableMap
 from replicator.binlog.rowimage import rows_event
 from replicator.binlog.rowsplit import RowSplitter
+from replicator.packets import execute_events
 from replicator.scratch import Scratch, create_scratch, drop_scratch
-from replicator.tracking import execute, execute_bytes, fetch
+from replicator.tracking import execute, fetch
 from replicator.window_rows import Images, WindowRows, sort_rows
+
+log = structlog.get_logger(__name__)
 
 _DUPLICATE_KEY, _NOT_FOUND = 1062, 1032
 
@@ -99,6 +104,16 @@ class Reconciler:
         self, target: str, table_map: TableMap, event: bytes, *, settled: bool = False
     ) -> Outcome:
         """Apply one rows event; `settled`: rows whose keys are not noted are exact."""
+        try:
+            return self._reconcile(target, table_map, event, settled)
+        except (pymysql.MySQLError, Halt) as error:
+            known = classify(error, server="replica")
+            if not isinstance(known, Halt) or isinstance(known, ConfigError):
+                raise
+            log.info("row_not_reconciled", table=target, reason=str(known))
+            return Outcome.COPY_AGAIN
+
+    def _reconcile(self, target: str, table_map: TableMap, event: bytes, settled: bool) -> Outcome:
         scratch = self._scratch(target)
         if not scratch.key:
             return Outcome.COPY_AGAIN
@@ -118,6 +133,10 @@ class Reconciler:
             return Outcome.EXACT
         self._noted.add(target)
         return Outcome.NOTED
+
+    def put(self, target: str, table_map: TableMap, event: bytes) -> None:
+        """Put rows of a chunk where a second unique key keeps them from being inserted."""
+        self._reconcile(target, table_map, event, settled=False)
 
     def put_again(self, target: str, table_map: TableMap, event: bytes) -> None:
         """Put rows that were read again, and remember that they may be ahead of the stream."""
@@ -231,7 +250,7 @@ class _Work:
         self._run("SAVEPOINT etl_window_row")
         header = rewritten_map(self._table_map, self._database, self._scratch.target)
         try:
-            execute_bytes(self._connection, binlog_statement(header + rows.event))
+            execute_events(self._connection, header + rows.event, self._scratch.target)
         except pymysql.MySQLError as error:
             if error.args[0] not in (_DUPLICATE_KEY, _NOT_FOUND):
                 raise
@@ -258,7 +277,7 @@ class _Work:
         )
         header = rewritten_map(self._table_map, self._database, self._scratch.name)
         try:
-            execute_bytes(self._connection, binlog_statement(header + staged))
+            execute_events(self._connection, header + staged, self._scratch.target)
         except pymysql.IntegrityError as error:
             if error.args[0] != _DUPLICATE_KEY or len(images.images) == 1:
                 raise

@@ -158,11 +158,15 @@ def _await_predecessor(connection: Any, database: str) -> None:
 def open_main(settings: Settings) -> Any:
     """The connection of the main stream: locked, with tracking tables."""
     connection = connect(settings.replication)
-    with translated(settings.replication.label):
-        take_lock(connection, settings.replication.db, "main")
-        _await_predecessor(connection, settings.replication.db)
-        _require_usable(connection)
-        tracking.ensure(connection)
+    try:
+        with translated(settings.replication.label):
+            take_lock(connection, settings.replication.db, "main")
+            _await_predecessor(connection, settings.replication.db)
+            _require_usable(connection)
+            tracking.ensure(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -174,11 +178,14 @@ _NEEDED = {
 }
 _PATCHES = "binlog_row_value_options"
 """MySQL: PARTIAL_JSON would log changes of documents, and the loader needs them whole."""
+_NEW_MOMENTS = "mysql56_temporal_format"
+"""MariaDB: without it the replica's tables would get the times of old, which the source's rows
+do not fit: TIME, DATETIME and TIMESTAMP are stored otherwise, and so they are logged."""
 
 
 def _require_usable(connection: Any) -> None:
     """`ConfigError` where leg 2 could not read this server's binlog."""
-    names = ", ".join(f"'{name}'" for name in (*_NEEDED, _PATCHES))
+    names = ", ".join(f"'{name}'" for name in (*_NEEDED, _PATCHES, _NEW_MOMENTS))
     found = dict(fetch(connection, f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"))
     wrong = [
         f"{name}={found.get(name, 'absent')} (needed: {value})"
@@ -187,10 +194,12 @@ def _require_usable(connection: Any) -> None:
     ]
     if found.get(_PATCHES):
         wrong.append(f"{_PATCHES}={found[_PATCHES]} (needed: empty)")
+    if found.get(_NEW_MOMENTS, "ON").upper() not in ("ON", "1"):
+        wrong.append(f"{_NEW_MOMENTS}={found[_NEW_MOMENTS]} (needed: ON)")
     if wrong:
         raise ConfigError(
             "the replica's server is not set up for the loader: " + "; ".join(wrong),
             hint="Put into the replica's my.cnf, section [mysqld], and restart it: log_bin,"
             " binlog_format=ROW, binlog_row_image=FULL, binlog_row_metadata=FULL;"
-            " and no binlog_row_value_options",
+            " and no binlog_row_value_options, nor mysql56_temporal_format=OFF",
         )

@@ -25,7 +25,7 @@ from config.errors import CopyRefused, ReplicatorError, classify
 from config.failpoints import reach
 from replicator import source as src
 from replicator import tracking
-from replicator.binlog.ddl import Execute
+from replicator.binlog.ddl import Execute, TransactionControl
 from replicator.binlog.events import EventType, event_timestamp
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.stream import BinlogStream
@@ -144,8 +144,7 @@ class Resync(threading.Thread):
 
     def _copied(self, room: ResyncRoom) -> CopyProgress | None:
         """The finished copy; None when told to stop before."""
-        tables = {t.name: t for t in src.base_tables(room.copier.catalog, room.source_db)}
-        table = tables.get(self.table)
+        table = src.base_table(room.copier.catalog, room.source_db, self.table)
         if table is None:
             raise TableGone(self.table)
         progress = tracking.copy_progresses(room.replica).get(self.hidden)
@@ -172,6 +171,7 @@ class Resync(threading.Thread):
 
     def _discard(self, room: ResyncRoom) -> None:
         room.stream.close()
+        execute(room.replica, "ROLLBACK")  # or the scratch table would wait for its transaction
         room.reconciler.finish(self.hidden)
         execute(room.replica, f"DROP TABLE IF EXISTS {quote(self.hidden)}")
         tracking.forget_progress(room.replica, self.hidden)
@@ -278,13 +278,21 @@ class Resync(threading.Thread):
             self._empty(room)
         if not change.in_transaction:
             self._replicator.apply(Moved(change.position))
+        elif isinstance(verdict, TransactionControl):
+            # MariaDB keeps rows that were rolled back to a savepoint, and says so behind them,
+            # where a temporary table or one without transactions was changed, whose own rows
+            # never stand in between: they are logged as transactions of their own.
+            self._replicator.run_inside_transaction(room.statements.text(change.query))
 
     def _empty(self, room: ResyncRoom) -> None:
-        """The table was truncated: from here on the copy is exact, whatever it had read."""
+        """The table was truncated: its rows are right from here on, whatever the copy had read.
+
+        But not its columns, which are those of the moment at which the copy was begun: what stands
+        in the window before that is still reconciled, or the copy begins again.
+        """
         self._replicator.flush()
         execute(room.replica, f"TRUNCATE TABLE {quote(self.hidden)}")
         tracking.forget_keys(room.replica, self.hidden)
-        self._routes.stream(self.table, self.hidden)
 
     # --- the swap, on the main thread ----------------------------------------------------
 

@@ -167,14 +167,20 @@ class ResyncDesk:
             self._absent[table] = self._session.history(self._session.catalog).now()
 
     def _forget_absent(self) -> None:
-        """What the stream has not told of by now was no table: a view that was renamed, say."""
+        """What the stream has not told of by now was no table: a view that was renamed, say.
+
+        What the replica has under such a name is left from a table that went with a statement
+        that failed half-way: nothing else will drop it.
+        """
         here = self._replicator.position
         passed = [table for table, position in self._absent.items() if here >= position]
         for table in passed:
             del self._absent[table]
             if tracking.table_states(self._session.replica).get(table) == TableState.VANISHED:
                 log.info("table_forgotten", table=table)
+                execute(self._session.replica, f"DROP TABLE IF EXISTS {quote(table)}")
                 tracking.forget_table(self._session.replica, table)
+                self._routes.forget(table)
 
     def _swap_when_level(self, job: Resync) -> None:
         """Swap when both streams stand at one position; the one behind moves on."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -44,13 +44,22 @@ from replicator.binlog.transactions import Moved, Statement
 from replicator.exact import ExactMySQLReplicator
 from replicator.replica import make_neutral
 from replicator.routes import Routes
-from replicator.statements import Statements
+from replicator.statements import Statements, copied
 from replicator.tracking import TableState, execute, execute_bytes, fetch
 
 log = structlog.get_logger(__name__)
 
 _UNKNOWN_TABLE = 1051
 _NO_SUCH_TABLE = 1146
+_NO_KEY_FOR_NUMBERS = 1075
+
+
+class _NoKeyForNumbers(Exception):
+    """MyISAM numbers rows within the parts of a key before the number's; InnoDB cannot.
+
+    The change may number rows too, in an order of the source's own. So it takes a copy, whose
+    table has the same columns, without AUTO_INCREMENT.
+    """
 
 
 class SchemaChanges:
@@ -88,7 +97,8 @@ class SchemaChanges:
             case Unsupported(reason=reason, hint=hint):
                 raise UnsupportedStatement(f"{reason}, at {statement.position}", hint=hint)
             case Execute():
-                self._execute(statement, verdict)
+                exact = self._statements.exact(statement.query, verdict, self._connection)
+                self._execute(statement, exact)
 
     def _control(self, statement: Statement) -> None:
         if statement.in_transaction:
@@ -113,6 +123,8 @@ class SchemaChanges:
         if not statement.position.offset:  # MariaDB 11.8, behind rows that are not ours
             raise _inside(statement, verdict)
         here = self._replicator.reached
+        if verdict.like and not self._is_as_of(verdict.like, here):
+            verdict = replace(verdict, sql="", needs_copy=verdict.tables)
         windows = {t: self._routes.window(t) for t in verdict.tables}
         covered = [
             t
@@ -121,12 +133,23 @@ class SchemaChanges:
         ]
         inside = [t for t in verdict.tables if self._routes.inside(t, here)]
         if not covered and (not inside or set(inside) <= set(verdict.truncated)):
-            # A table that is emptied is exact from there on, whatever its copy had read.
-            self._run(statement, verdict)
+            # A table that is emptied has the right rows from there on, whatever its copy had read;
+            # but the copy's columns are of a moment to come, so its window stays as it is.
+            self._run(statement, verdict, windowed=inside)
         elif set(covered) == set(verdict.tables):
             self._note_covered(statement, verdict)
         else:
             self._requeue(statement, verdict)
+
+    def _is_as_of(self, table: str, here: SourcePosition) -> bool:
+        """Is the replica's definition of the table the one that the source had here?
+
+        While it waits for a copy the replica may not have it at all, or in an older form; and a
+        copy is made in the form of a moment that the stream may not have reached.
+        """
+        window = self._routes.window(table)
+        passed = window is None or window.high <= here
+        return self._routes.known(table) and not self._routes.skips(table) and passed
 
     def _note_covered(self, statement: Statement, verdict: Execute) -> None:
         """The copy of these tables was read, or will be read, behind this change."""
@@ -153,16 +176,21 @@ class SchemaChanges:
 
     # --- execution -----------------------------------------------------------------------
 
-    def _run(self, statement: Statement, verdict: Execute) -> None:
+    def _run(self, statement: Statement, verdict: Execute, windowed: Collection[str]) -> None:
         if self._replicator.has_open_rows:
             raise _inside(statement, verdict)
         self._replicator.flush()
-        outcome = _Outcome.of(verdict)
+        outcome = _Outcome.of(verdict, windowed)
         if verdict.statements:
             reach("ddl.before")
             self._record(statement, verdict, outcome)
             reach("ddl.recorded")
-            self._run_statements(statement, verdict)
+            try:
+                self._run_statements(statement, verdict)
+            except _NoKeyForNumbers:
+                log.info("copied_for_its_numbers", tables=verdict.tables, kind=verdict.kind)
+                self._run(statement, copied(verdict), windowed)
+                return
             reach("ddl.executed")
         for engine in verdict.engines:
             if engine.lower() != "innodb":
@@ -223,6 +251,8 @@ class SchemaChanges:
                 return
             if verdict.kind == "drop table" and code in (_UNKNOWN_TABLE, _NO_SUCH_TABLE):
                 return  # every table of the list that is there has been dropped
+            if code == _NO_KEY_FOR_NUMBERS and not verdict.needs_copy:
+                raise _NoKeyForNumbers from None
             known = classify(error, server="replica")
             if not isinstance(known, Halt):
                 raise known from None
@@ -256,14 +286,12 @@ class SchemaChanges:
             tracking.forget_table(connection, table)
             tracking.forget_progress(connection, table)
             tracking.fail_restarted(connection, table)
-            tracking.fail_restarted(connection, table)
         for table in outcome.changed:
             if table in hashes:
                 tracking.set_state(
                     connection, table, TableState.STREAMING, schema_hash=hashes[table].hash
                 )
                 tracking.forget_progress(connection, table)
-                tracking.answer_restarted(connection, table)
                 tracking.answer_restarted(connection, table)
         for table in outcome.queued:
             tracking.set_state(connection, table, TableState.QUEUED)
@@ -346,11 +374,12 @@ class _Outcome:
         self.forgotten, self.changed, self.queued = list(forgotten), list(changed), list(queued)
 
     @classmethod
-    def of(cls, verdict: Execute) -> _Outcome:
+    def of(cls, verdict: Execute, windowed: Collection[str]) -> _Outcome:
+        """`windowed` tables stay what they were, in the window of their copy."""
         left, queued = _left_by(verdict), set(verdict.needs_copy)
         return cls(
             forgotten=sorted(set(verdict.tables) - left - queued),
-            changed=sorted(left - queued),
+            changed=sorted(left.difference(queued, windowed)),
             queued=sorted(queued),
         )
 

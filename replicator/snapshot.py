@@ -17,6 +17,12 @@ is from before the first read, `high` from behind the last, and what a transacti
 of ours commits is a chunk and the key that ends it, in the order of keys. A chunk
 that was read and not written is as if it had never been asked for.
 
+A window begins before the table's definition is read, and a schema change in it means that the
+table is copied again. So a window may shrink to the one moment of a view, or of a lock, only if
+the definition was the same at that moment as when the table was created from it: all of it, for
+a default, an index, a partition that is missed is missed for good. While a view is open that has
+read from the table, and under a lock, no schema change ends; there the source is asked for it.
+
 Small tables go in company: one look at the binlog's end before all of them and one
 behind, one snapshot, one catalog query, one transaction. Their windows are wider for
 it, never narrower.
@@ -24,6 +30,7 @@ it, never narrower.
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -33,17 +40,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pymysql
+import structlog
 
 from config.connections import quote_mysql_identifier as quote
 from config.errors import CopyRefused, SchemaDrift, ServerBusy
 from config.failpoints import reach
 from replicator import source as src
 from replicator.binlog.catalog import CatalogTable, read_catalog
-from replicator.binlog.ddl import Dialect, Execute, decide
+from replicator.binlog.ddl import Dialect, Execute, decide, unnumbered
 from replicator.binlog.events import TableMap
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
 from replicator.chunks import Chunk, Key, TablePlan, Writer, statement_of
+from replicator.packets import execute_events, fits
 from replicator.reconcile import Reconciler
 from replicator.settling import PATIENCE, PositionHistory, Wait, snapshot_position
 from replicator.throttle import Ceiling
@@ -57,12 +66,17 @@ from replicator.tracking import (
     save_progress,
     save_progresses,
 )
+from replicator.zones import require_stored_alike
+
+log = structlog.get_logger(__name__)
 
 _NO_SUCH_TABLE, _DEFINITION_CHANGED, _UNKNOWN_COLUMN, _DUPLICATE_KEY = 1146, 1412, 1054, 1062
-_TABLE_EXISTS = 1050
+_TABLE_EXISTS, _NO_KEY_FOR_NUMBERS = 1050, 1075
 _KEYS_AT_ONCE, _MOST_KEYS = 500, 10_000
 """Rows that are read again by one statement, and before the stream goes on."""
 _POLL = 0.01
+_NEXT_NUMBER = re.compile(r" AUTO_INCREMENT=\d+")
+"""What each new row moves in a table's definition."""
 
 
 class TableGone(Exception):
@@ -82,9 +96,10 @@ class _Read:
     """A chunk that was read, and what its view says of it."""
 
     chunk: Chunk
-    view: _View
     high: SourcePosition | None
     """The end of the window, where this is the last chunk."""
+    whole: SourcePosition | None
+    """The one moment of which this is the whole table, where it is."""
 
 
 @dataclass(slots=True)
@@ -134,6 +149,8 @@ class TableCopier:
         self._plan: TablePlan | None = None
         self._ahead: _Ahead | None = None
         self._waits: dict[str, Wait] = {}
+        self._definitions: dict[str, str] = {}
+        """What the targets were made from; those of another process's are not known."""
         self._inherited = history.wait_for_all()
         """For copies that another process has begun: their windows are older than this one."""
         self._pool = ThreadPoolExecutor(1, "copy-reader")
@@ -177,11 +194,16 @@ class TableCopier:
             self._waits[target] = _no_wait
 
     def _create(self, table: src.SourceTable, target: str, low: SourcePosition) -> CopyProgress:
-        create = self._create_on_replica(table.name, target, self._definition(table.name))
+        definition = self._definition(table.name)
+        create = self._create_on_replica(table.name, target, definition)
+        self._definitions[target] = _NEXT_NUMBER.sub("", definition)
         try:
             execute(self._replica, create)
         except pymysql.OperationalError as error:
-            if error.args[0] != _TABLE_EXISTS:
+            if error.args[0] == _NO_KEY_FOR_NUMBERS:
+                log.info("numbering_left_out", table=table.name, reason="no key for it in InnoDB")
+                create = unnumbered(create)
+            elif error.args[0] != _TABLE_EXISTS:
                 raise
             execute(self._replica, f"DROP TABLE IF EXISTS {quote(target)}")
             execute(self._replica, create)
@@ -192,10 +214,19 @@ class TableCopier:
         """The next window shall begin behind what has happened by now."""
         self._history.forget()
 
-    def _definition(self, table: str) -> str:
+    def _require_same_definition(self, table: str, target: str) -> None:
+        """Raise `TableChanged` unless the source defines the table as the target was defined."""
+        known = self._definitions.get(target)
+        if known is None or known != _NEXT_NUMBER.sub("", self._definition(table, whole=False)):
+            raise TableChanged(table)
+
+    def _definition(self, table: str, *, whole: bool = True) -> str:
+        """SHOW CREATE TABLE; `whole`: refuse what it does not tell in full."""
         try:
             create = src.create_statement(self.catalog, table)
-            src.require_whole_definition(self.catalog, table, create)
+            if whole:
+                src.require_whole_definition(self.catalog, table, create)
+                require_stored_alike(self.catalog, self._identity, table, create)
             return create
         except pymysql.ProgrammingError as error:
             if error.args[0] == _NO_SUCH_TABLE:
@@ -286,11 +317,13 @@ class TableCopier:
                     chunks[table.name] = self._first_chunk(table, plans[table.name])
                 except (TableGone, TableChanged) as error:
                     outcomes[table.name] = error
+            for name in [name for name, chunk in chunks.items() if chunk.last and view.position]:
+                try:
+                    self._require_same_definition(name, name)
+                except (TableGone, TableChanged) as error:
+                    del chunks[name]
+                    outcomes[name] = error
             high = view.end(self._history)
-        whole = [name for name, chunk in chunks.items() if chunk.last]
-        now = {}
-        if view.position is not None:
-            now = schemas_from_catalog(self.catalog, self._source_db, whole)
         done = []
         for name, chunk in chunks.items():
             progress = outcomes[name]
@@ -299,9 +332,6 @@ class TableCopier:
             if chunk.last and view.position is None:
                 after = replace(after, high=high)
             elif chunk.last:
-                if name not in now or now[name].hash != plans[name].schema.hash:
-                    outcomes[name] = TableChanged(name)
-                    continue
                 after = replace(after, low=view.position, high=view.position)
             done.append((plans[name], chunk, after))
         return done
@@ -377,8 +407,8 @@ class TableCopier:
         reach("copy.read")
         chunk = read.chunk
         after = replace(progress, key=chunk.key, rows=progress.rows + chunk.rows, high=read.high)
-        if chunk.last and progress.key is None and read.view.position is not None:
-            after = self._narrowed(table, after, read.view.position, plan)
+        if read.whole is not None:
+            after = replace(after, low=read.whole, high=read.whole)
         if not chunk.last:
             self._ahead = _Ahead(
                 plan.target,
@@ -412,7 +442,12 @@ class TableCopier:
         self._ripen(table, plan.target)
         with self._view(table, low) as view:
             chunk = plan.read_chunk(self._reader, key)
-            return _Read(chunk, view, view.end(self._history) if chunk.last else None)
+            if not chunk.last:
+                return _Read(chunk, None, None)
+            if key is None and view.position is not None:
+                self._require_same_definition(table.name, plan.target)
+                return _Read(chunk, view.position, view.position)
+            return _Read(chunk, view.end(self._history), None)
 
     def _copy_whole(
         self, plan: TablePlan, table: src.SourceTable, progress: CopyProgress
@@ -437,6 +472,8 @@ class TableCopier:
         locked: bool,
     ) -> CopyProgress:
         rows = 0
+        if locked or view.position is not None:
+            self._require_same_definition(table.name, plan.target)
         execute(self._replica, "BEGIN")
         for chunk in self._one_ahead(plan.read_all(self._reader, paced=not locked)):
             rows += chunk.rows
@@ -445,7 +482,8 @@ class TableCopier:
         if locked:
             after = replace(after, low=after.high)
         elif view.position is not None:
-            after = self._narrowed(table, after, view.position, plan)
+            self._require_same_definition(table.name, plan.target)
+            after = replace(after, low=view.position, high=view.position)
         save_progress(self._replica, after)
         execute(self._replica, "COMMIT")
         reach("copy.whole_committed")
@@ -461,18 +499,6 @@ class TableCopier:
         finally:
             with suppress(Exception):
                 waiting.result()
-
-    def _narrowed(
-        self,
-        table: src.SourceTable,
-        progress: CopyProgress,
-        position: SourcePosition,
-        plan: TablePlan,
-    ) -> CopyProgress:
-        """One exact view held the whole table: its window is a point, unless its shape moved."""
-        if not self._same_shape(table, plan):
-            raise TableChanged(table.name)
-        return replace(progress, low=position, high=position)
 
     def _write(self, plan: TablePlan, chunk: Chunk, after: CopyProgress) -> None:
         try:
@@ -499,9 +525,16 @@ class TableCopier:
     def _apply(self, plan: TablePlan, events: list[bytes], *, replacing: bool = False) -> None:
         for event in events:
             if replacing:
-                self._reconciler.apply(plan.target, TableMap(plan.table_map), event)
+                self._reconciler.put(plan.target, TableMap(plan.table_map), event)
             else:
-                execute_bytes(self._replica, statement_of(plan.table_map, event))
+                self._send(plan, event)
+
+    def _send(self, plan: TablePlan, event: bytes) -> None:
+        statement = statement_of(plan.table_map, event)
+        if fits(self._replica, len(statement)):
+            execute_bytes(self._replica, statement)
+        else:
+            execute_events(self._replica, plan.table_map + event, plan.source)
 
     # --- rows that must be read again ----------------------------------------------------
 

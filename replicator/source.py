@@ -8,15 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pymysql
 from pymysql.cursors import DictCursor
 
 from config.connections import quote_mysql_identifier as quote
 from config.errors import ConfigError, CopyRefused
 from replicator.binlog.catalog import CatalogTable
 from replicator.binlog.position import SourcePosition
-from replicator.tracking import fetch
+from replicator.tracking import execute, fetch
 
 _TELLS_JSON_KINDS = 80014
+_NO_TABLE = (1146, 1356)
+"""There is none; there is a view, of something that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,31 @@ def base_tables(connection: Any, database: str) -> list[SourceTable]:
             [database],
         )
     ]
+
+
+def base_table(connection: Any, database: str, table: str) -> SourceTable | None:
+    """One base table of the connection's database; None where there is none.
+
+    In the midst of an ALTER or a RENAME the catalog may lack a table that is there before and
+    after. Who reads from it waits for such a change to end, and it ends when it is in the binlog.
+    """
+    found = _listed(connection, database, table)
+    if found is not None:
+        return found
+    try:
+        execute(connection, "BEGIN")
+        fetch(connection, f"SELECT 1 FROM {quote(table)} LIMIT 0")
+        return _listed(connection, database, table)
+    except pymysql.MySQLError as error:
+        if error.args[0] not in _NO_TABLE:
+            raise
+        return None
+    finally:
+        execute(connection, "ROLLBACK")
+
+
+def _listed(connection: Any, database: str, table: str) -> SourceTable | None:
+    return next((t for t in base_tables(connection, database) if t.name == table), None)
 
 
 def create_statement(connection: Any, table: str) -> str:

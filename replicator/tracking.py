@@ -182,7 +182,12 @@ def execute(connection: Any, sql: str, arguments: Sequence[object] = ()) -> int:
 
 def execute_bytes(connection: Any, statement: bytes) -> None:
     """Run a statement whose bytes are to reach the server as they are."""
-    connection._execute_command(_COM_QUERY, statement)
+    execute_command(connection, _COM_QUERY, statement)
+
+
+def execute_command(connection: Any, number: int, content: bytes) -> None:
+    """Run a command of the protocol that is answered as a statement is."""
+    connection._execute_command(number, content)
     reach("replica.sent")
     connection._read_query_result()
 

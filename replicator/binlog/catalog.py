@@ -15,8 +15,11 @@ from typing import Any
 import pymysql
 from pymysql.cursors import Cursor, DictCursor
 
+from config.errors import ServerBusy
+
 _OLD_TEMPORAL = "/* mariadb-5.3 */"
 _UTF8 = {"utf8": "utf8mb3"}
+_MOST_LOOKS = 50
 _ESCAPED = {"\\": "\\", "0": "\0", "n": "\n", "r": "\r"}
 
 
@@ -65,18 +68,36 @@ def read_catalog(
     """Base tables of `database` by name; only those in `tables` unless that is None."""
     if tables is not None and not tables:
         return {}
-    kinds = {
-        row["TABLE_NAME"]: row["TABLE_TYPE"]
-        for row in _rows(connection, "TABLES", "TABLE_NAME", database, tables)
-        if row["TABLE_TYPE"] in ("BASE TABLE", "SYSTEM VERSIONED")
-    }
-    columns = _by_table(_rows(connection, "COLUMNS", "ORDINAL_POSITION", database, tables))
-    keys = _by_table(_rows(connection, "STATISTICS", None, database, tables))
-    return {
-        name: _table(database, name, kind == "SYSTEM VERSIONED", columns[name], keys.get(name, []))
-        for name, kind in kinds.items()
-        if name in columns
-    }
+    for _ in range(_MOST_LOOKS):
+        kinds = {
+            row["TABLE_NAME"]: row["TABLE_TYPE"]
+            for row in _rows(connection, "TABLES", "TABLE_NAME", database, tables)
+            if row["TABLE_TYPE"] in ("BASE TABLE", "SYSTEM VERSIONED")
+        }
+        columns = _by_table(_rows(connection, "COLUMNS", "ORDINAL_POSITION", database, tables))
+        keys = _by_table(_rows(connection, "STATISTICS", None, database, tables))
+        if not _torn(columns, keys):
+            return {
+                name: _table(
+                    database, name, kind == "SYSTEM VERSIONED", columns[name], keys.get(name, [])
+                )
+                for name, kind in kinds.items()
+                if name in columns
+            }
+    raise ServerBusy("tables change faster than information_schema tells of them")
+
+
+def _torn(
+    columns: Mapping[str, list[dict[str, Any]]], keys: Mapping[str, list[dict[str, Any]]]
+) -> bool:
+    """Has a table that was changed between the views a key over columns that it had not before?"""
+    there = {name: {row["COLUMN_NAME"] for row in rows} for name, rows in columns.items()}
+    return any(
+        part["COLUMN_NAME"] is not None and part["COLUMN_NAME"] not in there[name]
+        for name, parts in keys.items()
+        if name in there
+        for part in parts
+    )
 
 
 def _rows(
@@ -153,7 +174,8 @@ def _primary_key(
 ) -> tuple[int, ...]:
     def stands_in(parts: list[dict[str, Any]]) -> bool:
         return all(
-            part["SUB_PART"] is None
+            part["COLUMN_NAME"] is not None  # as it is where MySQL keys an expression
+            and part["SUB_PART"] is None
             and part["INDEX_TYPE"] == "BTREE"
             and not columns[positions[part["COLUMN_NAME"]]].nullable
             for part in parts

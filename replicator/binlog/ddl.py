@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from replicator.binlog import ddl_tables as tables
+from replicator.binlog.ddl_body import drop_numbering
 from replicator.binlog.ddl_lexer import Dialect, Kind, dialect_of
 from replicator.binlog.ddl_reader import Reader, Scope, Unreadable, quote
 from replicator.binlog.ddl_rename import rename_tables
@@ -38,6 +39,7 @@ __all__ = [
     "Verdict",
     "decide",
     "dialect_of",
+    "unnumbered",
 ]
 
 
@@ -80,6 +82,23 @@ def decide(
         return _decide(reader)
     except Unreadable as why:
         return _unreadable(str(why))
+
+
+def unnumbered(create: str) -> str:
+    """A CREATE TABLE as SHOW CREATE TABLE tells it, no column of which numbers rows."""
+    anywhere = Scope(
+        default_database="",
+        source_db="",
+        replica_db="",
+        engine="",
+        source_engine="",
+        lower_case_table_names=0,
+        carries=lambda _: True,
+        present=lambda _: True,
+    )
+    reader = Reader(create, Dialect(), anywhere)
+    drop_numbering(reader, 0)
+    return reader.sql()
 
 
 def _unreadable(why: str) -> Unsupported:

@@ -64,6 +64,13 @@ def drop_sequence_defaults(reader: Reader, start: int) -> None:
         reader.cut(begin, reader.code[last].end)
 
 
+def drop_numbering(reader: Reader, start: int) -> None:
+    """Take out AUTO_INCREMENT of columns: rows bring their numbers."""
+    for index, depth, _ in reader.walk(start):
+        if depth == 1 and reader.word_at(index) == "AUTO_INCREMENT":
+            reader.cut(reader.code[index].start, reader.code[index].end)
+
+
 def _sequence_default(reader: Reader, at: int) -> int | None:
     """The index of the last token of a default that begins at `at` and draws from a sequence."""
     if reader.sign_at(at) == "(":

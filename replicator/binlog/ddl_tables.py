@@ -141,7 +141,7 @@ def _create_like(reader: Reader, made: Execute, index: int) -> Verdict:
     if reader.scope.place(model) is not Place.OURS:
         return replace(made, needs_copy=made.tables)
     reader.rewrite(model)
-    return replace(made, sql=reader.sql())
+    return replace(made, sql=reader.sql(), like=reader.scope.shown(model.table))
 
 
 def _selects(reader: Reader) -> bool:

@@ -29,6 +29,8 @@ class Execute:
     tables: tuple[str, ...] = ()
     """Every table that the statement concerns, under its old and its new name."""
     created: tuple[str, ...] = ()
+    like: str = ""
+    """The table whose definition, at this place of the stream, the created one gets."""
     dropped: tuple[str, ...] = ()
     truncated: tuple[str, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()

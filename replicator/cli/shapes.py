@@ -12,6 +12,7 @@ from config.errors import translated
 from config.tables import TableRules
 from loader import schema as raw_schema
 from loader import tracking as raw_tracking
+from loader.ddl.shapes import predictions
 from loader.load.reload import shape_of
 from loader.types import raw_name
 from replicator import source as src
@@ -34,6 +35,8 @@ class Shapes:
     replica_states: dict[str, str] = field(default_factory=dict)
     raw_states: dict[str, str] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    predicted: set[str] = field(default_factory=set)
+    """Those whose shape in `raw` the loader has worked out and not confirmed yet."""
 
     @property
     def names(self) -> set[str]:
@@ -54,7 +57,8 @@ class Shapes:
     def passing(self, name: str) -> bool:
         """Is the table in a state that ends by itself, and soon?"""
         return (
-            self.raw_states.get(name) in (raw_tracking.RELOADING, raw_tracking.LOADING)
+            name in self.predicted
+            or self.raw_states.get(name) in (raw_tracking.RELOADING, raw_tracking.LOADING)
             or self.replica_states.get(name) == tracking.TableState.RECONCILING
         )
 
@@ -149,5 +153,7 @@ def _read_raw(observer: Observer, rules: TableRules, shapes: Shapes) -> None:
         return
     statuses = raw_tracking.read_statuses(connection)
     shapes.raw_states = {n: s.state for n, s in statuses.items() if rules.carries(n)}
+    if has_table(connection, "etl_table_schema"):
+        shapes.predicted = set(predictions(connection))
     wanted = {raw_name(name) for name in shapes.names}
     shapes.raw = raw_schema.read_tables(connection, wanted)

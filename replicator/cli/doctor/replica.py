@@ -61,6 +61,15 @@ def replica_findings(
             "nothing: the loader needs whole JSON documents",
             "SET GLOBAL binlog_row_value_options = ''; and remove it from my.cnf",
         )
+    if facts.variable("mysql56_temporal_format") in ("OFF", "0"):
+        yield fail(
+            REPLICA,
+            "mysql56_temporal_format",
+            "OFF",
+            "ON: the source's times would be stored otherwise here",
+            "SET GLOBAL mysql56_temporal_format = ON; and take it out of my.cnf",
+        )
+    yield from _names(facts, source)
     yield _retention(facts)
     yield _server_id(facts, settings, source)
     yield from _limits(facts)
@@ -94,6 +103,21 @@ def _flavour(facts: MySQLFacts, source: MySQLFacts | None) -> Finding:
             "Upgrade the replica's server.",
         )
     return ok(REPLICA, "version", facts.identity.version)
+
+
+def _names(facts: MySQLFacts, source: MySQLFacts | None) -> Iterator[Finding]:
+    """Two of the source's tables must not have one name here."""
+    name = "lower_case_table_names"
+    here = facts.variable(name)
+    there = "" if source is None else source.variable(name)
+    if here == "2" or (here == "1" and there == "0"):
+        yield fail(
+            REPLICA,
+            name,
+            f"{here}, and {there or 'not known'} on the source",
+            "0: names that differ in their case are different tables on the source",
+            f"Set up the replica's server anew with {name}=0, before it has tables.",
+        )
 
 
 def _retention(facts: MySQLFacts) -> Finding:

@@ -88,6 +88,12 @@ def test_a_missing_privilege_is_found_and_its_remedy_mends_it(
         ("replica", "binlog_row_metadata", "'MINIMAL'"),
         ("replica", "slave_exec_mode", "'IDEMPOTENT'"),
         ("replica", "max_allowed_packet", "1048576"),
+        pytest.param(
+            "replica",
+            "mysql56_temporal_format",
+            "0",
+            marks=pytest.mark.only_on("mariadb", reason="MySQL has one format of times"),
+        ),
     ],
 )
 def test_a_wrong_variable_fails(

@@ -318,3 +318,36 @@ def test_a_keyless_table_that_never_rests_is_given_up_with_the_remedy(
     assert "REPLICATOR_COPY_LOCK" in message
     leg.catch_up()
     assert_left_nothing(leg)
+
+
+SAVEPOINTS = {
+    "a temporary table": "CREATE TEMPORARY TABLE scratch (id INT)",
+    "a table without transactions": "INSERT INTO loose VALUES ({0})",
+}
+
+
+@pytest.mark.parametrize("change", SAVEPOINTS)
+def test_what_is_rolled_back_to_a_savepoint_is_not_in_the_reloaded_table(
+    new_leg: NewLeg, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leg = new_leg(copy_chunk_rows=3)
+    leg.source.execute("CREATE TABLE loose (id INT PRIMARY KEY) ENGINE=MyISAM")
+    filled(leg, "InnoDB")
+    work = (
+        "BEGIN; INSERT INTO other VALUES ({0}); " + SAVEPOINTS[change] + "; SAVEPOINT a;"
+        " INSERT INTO patient VALUES ({0}, {0}, 'void'); DELETE FROM patient WHERE id = 20;"
+        " SAVEPOINT `b c`; UPDATE patient SET id = id + 1000 WHERE id = 30; ROLLBACK TO `b c`;"
+        " ROLLBACK TO a; UPDATE patient SET n = {0} WHERE id = 40; COMMIT"
+    )
+    around_chunks(monkeypatch, leg, work.format(101), work.format(102))
+    leg.resync("patient")
+    wait_for_thread(leg)
+    with closing(leg.source.connect(ssl_disabled=True)) as connection:  # on the last stretch
+        for statement in work.format(103).split("; "):
+            connection.cursor().execute(statement)
+    if leg.source.server.installation.is_mysql is False:
+        kept = [row[5] for row in leg.source.query("SHOW BINLOG EVENTS")]
+        assert any(info.upper().startswith("ROLLBACK TO") for info in kept)
+    leg.catch_up()
+    assert leg.requests() == [("patient", "loading")]
+    assert_left_nothing(leg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+import pymysql
 import pytest
 from structlog.testing import capture_logs
 
@@ -38,6 +39,15 @@ CHANGES = {
         "INSERT INTO four VALUES (9, 9)",
     ],
     "create like": ["CREATE TABLE four LIKE one", "INSERT INTO four SELECT * FROM two"],
+    "create like one that is copied": [
+        "CREATE TABLE four AS SELECT id, n FROM one", "CREATE TABLE five LIKE four",
+        "INSERT INTO five VALUES (5, 5)",
+    ],
+    "create like one that is copied anew": [
+        "ALTER TABLE one ADD serial INT AUTO_INCREMENT UNIQUE", "ALTER TABLE one ADD more INT",
+        "CREATE TABLE four LIKE one", "ALTER TABLE one DROP COLUMN more",
+        "INSERT INTO four (id, more) VALUES (5, 5)",
+    ],
     "swap": ["RENAME TABLE one TO tmp, two TO one, tmp TO two"],
     "rename by alter": ["ALTER TABLE one RENAME TO four", "INSERT INTO four VALUES (9, 9)"],
     "drop list": ["DROP TABLE one, two"],
@@ -156,6 +166,62 @@ def test_a_view_that_is_renamed_leaves_no_table_behind(pair: Leg) -> None:
     run(pair, ["DROP VIEW shown"])
     pair.catch_up()
     pair.assert_exact()
+
+
+REPLACEMENTS = {
+    "its definition": "CREATE OR REPLACE TABLE one (id INT PRIMARY KEY, id INT)",
+    "its model": "CREATE OR REPLACE TABLE one LIKE absent",
+    "its rows": "CREATE OR REPLACE TABLE one (id INT PRIMARY KEY) SELECT 7 AS id FROM two",
+}
+
+
+@MARIADB_ALONE
+@pytest.mark.parametrize("again", [False, True], ids=["for good", "made again"])
+@pytest.mark.parametrize("statement", REPLACEMENTS.values(), ids=REPLACEMENTS)
+def test_a_replacement_that_fails_behind_its_drop_takes_the_table_away(
+    pair: Leg, statement: str, again: bool
+) -> None:
+    with pytest.raises(pymysql.MySQLError):
+        run(pair, [statement])
+    if again:
+        run(pair, ["CREATE TABLE IF NOT EXISTS one (word VARCHAR(9) PRIMARY KEY)"])
+    run(pair, ["INSERT INTO two VALUES (9, 9)"])
+    pair.catch_up()
+    pair.step_until(lambda: "vanished" not in pair.states().values())
+    pair.assert_exact()
+    assert set(pair.states()) == set(pair.tables())
+
+
+NUMBERED = {
+    "made so": "CREATE TABLE four (id INT NOT NULL AUTO_INCREMENT, n INT, PRIMARY KEY (n, id))"
+    " ENGINE=MyISAM AUTO_INCREMENT=7",
+    "made like it": "CREATE TABLE five LIKE four",
+    "changed so": "ALTER TABLE one ENGINE=MyISAM, DROP PRIMARY KEY, MODIFY id INT AUTO_INCREMENT,"
+    " ADD PRIMARY KEY (n, id), ADD more INT COMMENT 'AUTO_INCREMENT'",
+    "renamed so": "ALTER TABLE two ENGINE=MyISAM, DROP PRIMARY KEY, MODIFY id INT AUTO_INCREMENT,"
+    " ADD PRIMARY KEY (n, id), RENAME TO six",
+}
+
+
+def test_rows_that_are_numbered_as_innodb_does_not_arrive_with_their_numbers(pair: Leg) -> None:
+    """MyISAM numbers them within the parts of a key before the number's own."""
+    pair.source.execute("UPDATE one SET id = 0 WHERE id = 1")
+    run(pair, [*NUMBERED.values(), "INSERT INTO four (n) VALUES (1), (1), (2), (1)"])
+    run(
+        pair,
+        [
+            "INSERT INTO one (n) VALUES (1), (5)",
+            "ALTER TABLE one ADD last INT",
+            "INSERT INTO five (n) VALUES (3), (3)",
+            "INSERT INTO six (n) VALUES (3)",
+        ],
+    )
+    pair.catch_up()
+    run(pair, ["INSERT INTO one (n) VALUES (1), (5)", "INSERT INTO four (n) VALUES (2)"])
+    pair.catch_up()
+    pair.assert_exact()
+    assert pair.requests("failed") == []
+    assert pair.replica.query("SHOW COLUMNS FROM one WHERE extra <> ''") == []
 
 
 @MARIADB_ALONE

@@ -18,6 +18,7 @@ from replicator.binlog.ddl import (
     Unsupported,
     Verdict,
     decide,
+    unnumbered,
 )
 
 
@@ -383,6 +384,22 @@ def test_the_default_database_decides_where_none_is_named(
     statement: str, database: str, expected: Verdict
 ) -> None:
     assert verdict(statement, default_database=database) == expected
+
+
+def test_a_table_is_made_without_numbering_its_rows() -> None:
+    create = (
+        "CREATE TABLE `t` (\n  `AUTO_INCREMENT` int(11) COMMENT 'AUTO_INCREMENT',\n"
+        "  `id` int(11) NOT NULL{} COMMENT 'x',\n  PRIMARY KEY (`AUTO_INCREMENT`,`id`)\n"
+        ") ENGINE=MyISAM AUTO_INCREMENT=7 COMMENT='AUTO_INCREMENT'"
+    )
+    found = unnumbered(create.format(" AUTO_INCREMENT"))
+    assert found.replace("NULL  COMMENT", "NULL COMMENT") == create.format("")
+
+
+def test_a_table_made_like_another_names_it() -> None:
+    assert execute("CREATE TABLE t LIKE opendental.U").like == "U"
+    assert execute("CREATE TABLE t (LIKE u)").like == "u"
+    assert execute("CREATE TABLE t LIKE elsewhere.u").like == ""
 
 
 def test_an_unqualified_statement_elsewhere_may_still_be_ours_by_name() -> None:

@@ -239,6 +239,18 @@ REPLICA_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
         Verdict.FAIL,
         "binlog_row_metadata=FULL",
     ),
+    "times of old": (
+        variable(REPLICA, mysql56_temporal_format="OFF"),
+        "mysql56_temporal_format",
+        Verdict.FAIL,
+        "SET GLOBAL mysql56_temporal_format = ON",
+    ),
+    "names as given": (
+        variable(REPLICA, lower_case_table_names="2"),
+        "lower_case_table_names",
+        Verdict.FAIL,
+        "lower_case_table_names=0",
+    ),
     "binlogs for ever": (
         variable(REPLICA, binlog_expire_logs_seconds="0"),
         "binlog retention",

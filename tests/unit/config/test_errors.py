@@ -38,7 +38,7 @@ def mysql(code: int, text: str = "") -> pymysql.err.Error:
         (mysql(1213, "Deadlock found"), errors.ServerBusy),
         (mysql(1290, "running with the --read-only option"), errors.ServerBusy),
         (mysql(1114, "The table 't' is full"), errors.ServerBusy),
-        (mysql(1005, "Can't create table `t` (errno: 135 \"No more room\")"), errors.ServerBusy),
+        (mysql(1005, 'Can\'t create table `t` (errno: 135 "No more room")'), errors.ServerBusy),
         (mysql(1030, "Got error 28 from storage engine"), errors.ServerBusy),
         (mysql(1290, "running with the --secure-file-priv option"), Halt),
         (mysql(1045, "Access denied for user 'u'@'h'"), errors.ConfigError),

@@ -22,8 +22,8 @@ from config.tables import TableRules
 from loader import replica as rep
 from loader import schema, tracking
 from loader.ddl import shapes
-from loader.ddl.alterations import Action as Alteration
 from loader.ddl.evolving import evolve_table
+from loader.ddl.predictions import Predictions
 from loader.ddl.renaming import STANDING
 from loader.ddl.standing import Standing
 from loader.ddl.statements import Replica, TableChanges, changes_of
@@ -40,13 +40,10 @@ from loader.types import raw_name
 from loader.writer import Action
 from replicator.binlog.catalog import read_catalog
 from replicator.binlog.position import ReplicaPosition
-from replicator.binlog.schema import schema_from_catalog, schemas_from_catalog
+from replicator.binlog.schema import schema_from_catalog
 from replicator.binlog.transactions import Statement
 
 log = structlog.get_logger()
-
-DOUBT_SECONDS = 1.0
-"""So long the catalog must contradict us at one position before it is believed."""
 
 
 class Follower:
@@ -77,10 +74,10 @@ class Follower:
             self._load,
             self._drop,
         )
-        self._doubted: dict[str, tuple[ReplicaPosition, float]] = {}
+        self._predictions = Predictions(settings, query, ledger, self._mistaken)
         with translated(settings.analytics.label):
             self._standing.restore(shapes.read_standing(ledger.postgres))
-            self._predicted = shapes.predictions(ledger.postgres)
+            self._predictions.read()
             ledger.postgres.rollback()
 
     def heed(self, notices: Notices) -> None:
@@ -122,14 +119,20 @@ class Follower:
         changes = changes_of(statement.query, self._replica, self._rules.carries)
         if changes:
             self._ledger.write()
+        before = self._ledger.offset.replica
         if not statement.in_transaction:
             self._ledger.advance(statement.position)
         if changes:
             reach("schema.before")
-            self._follow(changes)
+            self._follow(changes, before)
 
-    def _follow(self, changes: TableChanges) -> None:
-        """Act on a schema change, the batch before it being written."""
+    def _follow(self, changes: TableChanges, before: ReplicaPosition) -> None:
+        """Act on a schema change, the batch before it being written.
+
+        What drops or renames tables and changes others too is written in two steps. The first
+        is stored with the position `before`: should we die between them the statement comes
+        again, and finds what it drops or renames done already.
+        """
         log.info(
             "schema_change",
             created=changes.created,
@@ -138,18 +141,24 @@ class Follower:
             altered=changes.altered,
         )
         known = self._tables.by_name
+        behind = self._ledger.offset.replica
+        if changes.in_two_steps:
+            self._ledger.advance(before)
         with translated(self._settings.analytics.label):
             gone = self._standing.dropped(n for n in changes.dropped if n in known)
             self._drop(gone)
             self._standing.complete()
             if changes.renames:
                 self._notices.seed_streaming(self._standing.renamed(changes.renames))
-                self._predicted = shapes.predictions(self._ledger.postgres)
+                self._predictions.read()
+        self._ledger.advance(behind)
         self._truncate(changes.truncated)
         created = [n for n in changes.created if not (changes.kept and self._is_there(n))]
-        self._create([n for n in created if not self._grows(n, changes)])
+        new = [n for n in created if not self._grows(n, changes)]
         altered = {n for n in changes.altered if n in known}
-        self._load_known({n for n in altered if not self._altered(n, changes.alteration)})
+        wrong = self._live({n for n in altered if not self._altered(n, changes)})
+        if new or wrong:
+            self._load(self._created(new) | wrong)
 
     def _drop(self, names: list[str]) -> None:
         if not names:
@@ -165,7 +174,7 @@ class Follower:
     def _truncate(self, names: tuple[str, ...]) -> None:
         for name in names:
             table = self._tables.by_name.get(name)
-            if table is None or self._ledger.is_behind_watermark(table):
+            if table is None or self._ledger.is_in_copy(table):
                 continue
             if self._standing.truncated(name):
                 continue
@@ -192,30 +201,33 @@ class Follower:
             self._notices.seed_streaming([name])
         return grows
 
-    def _create(self, names: Sequence[str]) -> None:
-        """New tables: load those that leg 1 streams already, let the others wait for its word."""
+    def _created(self, names: Sequence[str]) -> set[str]:
+        """New tables: those to load, as leg 1 streams them already; the others wait for its word.
+
+        What is followed under the name until here is another table (OR REPLACE), whatever leg 1
+        has made of the new one since: its rows are not the new one's.
+        """
         if not names:
-            return
+            return set()
         with translated(self._settings.replication.label):
             streaming = rep.streaming_tables(self._query, self._replica.database)
         for name in names:
             table = self._tables.get(name)
             if table.state in (DROPPED, STANDING):
                 self._tables.enter(table, WAITING)
-        self._load({name for name in names if name in streaming})
+        return {name for name in names if name in streaming or self._is_there(name)}
 
-    def _load_known(self, names: set[str]) -> None:
+    def _live(self, names: set[str]) -> set[str]:
+        """Those that are followed, and whose copy is not later than the present position."""
         live = {n for n in names if self._tables.get(n).state not in (WAITING, DROPPED)}
-        keep = {n for n in live if not self._ledger.is_behind_watermark(self._tables.get(n))}
-        if keep:
-            self._load(keep)
+        return {n for n in live if not self._ledger.is_in_copy(self._tables.get(n))}
 
-    def _altered(self, name: str, actions: Sequence[Alteration] | None) -> bool:
+    def _altered(self, name: str, changes: TableChanges) -> bool:
         """Do to a raw table what an ALTER did to its table; False where it must be reloaded."""
-        table = self._tables.get(name)
-        if actions == () or self._standing.altered(name):
+        table, actions = self._tables.get(name), changes.alteration
+        if actions == () or self._standing.altered(name, rows_changed=changes.rows_changed):
             return True
-        if actions is None or table.state != STREAMING or self._ledger.is_behind_watermark(table):
+        if actions is None or table.state != STREAMING or self._ledger.is_in_copy(table):
             return False
         with translated(self._settings.replication.label):
             found = read_catalog(self._query, self._replica.database, [name]).get(name)
@@ -227,7 +239,7 @@ class Follower:
         if done:
             reach("schema.altered")
             table.writer = None
-            self._predicted = shapes.predictions(self._ledger.postgres)
+            self._predictions.read()
             self._ledger.write()
             reach("schema.followed")
         else:
@@ -239,74 +251,32 @@ class Follower:
         if self._standing:
             with translated(self._settings.analytics.label):
                 self._standing.settle(time.monotonic())
-        if idle and self._predicted:
-            self._confirm()
-
-    def _confirm(self) -> None:
-        """At the end of the stream the catalog must say what we worked out from statements.
-
-        A server shows a schema change before it logs it, so one look may be too early.
-        """
-        with translated(self._settings.replication.label):
-            catalog = schemas_from_catalog(self._query, self._replica.database, self._predicted)
-            at_end = rep.binlog_end(self._query) == self._ledger.offset.replica
-        waiting = dict(self._predicted)
-        for name, predicted in waiting.items():
-            found = catalog.get(name)
-            if found is not None and found.hash == predicted:
-                self._confirmed(name)
-            elif not at_end:
-                self._doubted.pop(name, None)
-            elif self._doubts_again(name):
-                self._mistaken(name)
-        if len(self._predicted) < len(waiting):
-            self._ledger.write()
-
-    def _doubts_again(self, name: str) -> bool:
-        """Was the catalog otherwise at this very position some time ago as well?"""
-        position, now = self._ledger.offset.replica, time.monotonic()
-        before, since = self._doubted.setdefault(name, (position, now))
-        if before != position:
-            self._doubted[name] = (position, now)
-            return False
-        return now - since > DOUBT_SECONDS
+        for table in self._tables.absent(self._ledger.offset.replica):
+            self._vanished(table)
+        if idle and self._predictions:
+            self._predictions.confirm()
 
     def see(self, plans: Iterable[TablePlan]) -> None:
         """Compare what we worked out with table maps, before their rows are taken in."""
-        for plan in plans:
-            predicted = self._predicted.get(plan.table)
-            if predicted == plan.schema.hash:
-                self._confirmed(plan.table)
-            elif predicted is not None:
-                self._mistaken(plan.table)
-
-    def _confirmed(self, name: str) -> None:
-        del self._predicted[name]
-        self._doubted.pop(name, None)
-        self._ledger.drain()
-        with translated(self._settings.analytics.label):
-            shapes.confirm(self._ledger.postgres, name)
+        if self._predictions:
+            self._predictions.see(plans)
 
     def _mistaken(self, name: str) -> None:
         """Reload what an ALTER did otherwise than we thought."""
-        log.warning("schema_not_as_predicted", table=name, remedy="reloading the table")
-        self._confirmed(name)
         self._ledger.write()
-        self._load_known({name})
+        wrong = self._live({name})
+        if wrong:
+            self._load(wrong)
 
     def take_copies(self, copies: Iterable[LoadedTable]) -> None:
         """Note the copies that became whole; the ledger merges them when their time has come."""
         for loaded in copies:
             table = self._tables.arrived(loaded)
-            if table is None:
-                continue
-            if loaded.schema is None:
-                self._vanished(table)
-            elif not loaded.schema.primary_key:
+            if table is not None and loaded.schema is not None and not loaded.schema.primary_key:
                 self._load_keyless(table)
 
     def _vanished(self, table: Table) -> None:
-        """The replica has no such table (any more): the stream will say so, if it has not."""
+        """The replica has no such table, and its binlog does not tell why."""
         log.warning("table_absent", table=table.name)
         self._ledger.write()
         self._drop([table.name])
@@ -317,11 +287,15 @@ class Follower:
         postgres = self._ledger.postgres
         connections = self._connect_copy(postgres)
         try:
-            mark = load_keyless(Copier(connections, self._replica.database), postgres, table.name)
+            found = load_keyless(Copier(connections, self._replica.database), postgres, table.name)
         finally:
             connections.close_replica()
+        if table.name not in found.schemas:  # it was there just now: the stream will tell
+            self._tables.begin_again(table)
+            return
         self._ledger.entries_changed()
-        table.watermark = mark.position if mark else None
+        table.watermark = found.mark.position if found.mark else None
+        table.copied_at = found.after
         finished = table.take_requests()
         self._tables.merged([table])
         self._ledger.write()

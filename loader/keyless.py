@@ -15,17 +15,19 @@ from loader.load.carefully import CarefulCopy
 from loader.load.reload import Copier, Snapshot, shape_of
 from loader.quarantine import entries
 from loader.quarantine.refusals import attempt
-from loader.replica import SourceMark
 from loader.types import raw_name
 from replicator.binlog.schema import TableSchema
 
 
-def load_keyless(copier: Copier, postgres: PostgresConnection, table: str) -> SourceMark | None:
-    """Replace a raw table's rows by the replica's; the caller commits. Returns the watermark."""
+def load_keyless(copier: Copier, postgres: PostgresConnection, table: str) -> Snapshot:
+    """Replace a raw table's rows by the replica's; the caller commits. Returns what was read.
+
+    Nothing is done where the replica has no such table. The snapshot's mark is the watermark.
+    """
     opened = copier.open([table])
     table_schema = opened.schemas.get(table)
     if table_schema is None:
-        return None
+        return opened
     name, shape = raw_name(table), shape_of(table_schema)
     current = schema.read_tables(postgres, [name]).get(name)
     if current is None:
@@ -42,7 +44,7 @@ def load_keyless(copier: Copier, postgres: PostgresConnection, table: str) -> So
     tracking.note_loaded(postgres, table, rows, table_schema.hash)
     shapes.store(postgres, table_schema)
     reach("load.keyless")
-    return opened.mark
+    return opened
 
 
 def _fill(

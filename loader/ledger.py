@@ -163,6 +163,20 @@ class Ledger:
         table.watermark = None
         return False
 
+    def is_in_copy(self, table: Table) -> bool:
+        """Is a statement that ends at the present position in a keyless table's copy already?
+
+        Leg 1 moves its offset row behind the statement, not with it. So where that row says what it
+        said in the copy, the copy may lie on either side, and the replica's own position tells.
+        Where that was forgotten the answer is no, for to do it twice is no harm: the table is as
+        empty as it was, or is found to have that shape, or is loaded anew.
+        """
+        if not self.is_behind_watermark(table):
+            return False
+        if table.copied_at is not None:
+            return self.offset.replica <= table.copied_at
+        return self.offset.source != table.watermark
+
     # --- handing over ---------------------------------------------------------------------
 
     def offer(self) -> None:

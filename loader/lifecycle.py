@@ -35,6 +35,8 @@ class Table:
     """The last change that row events do not tell."""
     watermark: SourcePosition | None = None
     """Without a key: changes up to here are in `raw` already."""
+    copied_at: ReplicaPosition | None = None
+    """Where the copy without a key was made, as far as this process knows."""
     requests: list[int] = field(default_factory=list)
     """Resync requests to finish when the copy is in place."""
     writer: tuple[TablePlan, Target, FoldWriter] | None = None
@@ -76,7 +78,7 @@ class Tables:
         """Tables whose state may not be stored yet."""
         self._loading: set[str] = set()
         self._whole: dict[str, Table] = {}
-        """Those whose copy is there and not merged."""
+        """Those whose copy, or the news that there is nothing to copy, waits for the stream."""
         self._generation = 0
         self._wanted: dict[str, LoadRequest] = {}
 
@@ -118,7 +120,7 @@ class Tables:
         table = self.get(name)
         table.changed_at = at
         table.touched, table.writer = False, None
-        if table.loading and table.loaded is None:
+        if table.loading and table.request is not None and table.loaded is None:
             return False  # its snapshot may be later than `at`: seen when it arrives
         if table.loaded is not None and at <= table.loaded.before:
             return False
@@ -141,7 +143,7 @@ class Tables:
         table = self.get(name)
         self._abandon(table)
         self.enter(table, DROPPED)
-        table.watermark = None
+        table.watermark = table.copied_at = None
         return table
 
     def pause(self, names: Iterable[str]) -> list[str]:
@@ -169,24 +171,39 @@ class Tables:
     def arrived(self, loaded: LoadedTable) -> Table | None:
         """A copy is whole; the table, or None where the copy is of no use any more.
 
-        Where the table is gone or has no key there is nothing to merge: the caller sees to it.
-        A copy that a change has overtaken is asked for again.
+        A table without a key is the caller's to copy. A copy that a change has overtaken is
+        asked for again.
         """
         table = self.by_name.get(loaded.request.table)
         if table is None or table.request is not loaded.request:
             return None
         if table.changed_at is not None and loaded.before < table.changed_at:
-            self._begin(table, exists=not loaded.request.first)
+            self.begin_again(table)
             return None
-        if loaded.schema is not None and loaded.schema.primary_key:
+        if loaded.schema is None or loaded.schema.primary_key:
             self._hold(table, loaded)
         return table
 
+    def begin_again(self, table: Table) -> None:
+        """Copy a table anew that is being copied: what was copied is of no use."""
+        self._begin(table, exists=table.state == RELOADING)
+
     def mergeable(self, at: ReplicaPosition) -> Iterator[Table]:
         """Tables whose copy the stream has reached."""
+        return (t for t, loaded in self._reached(at) if loaded.schema is not None)
+
+    def absent(self, at: ReplicaPosition) -> list[Table]:
+        """Tables that the replica had not when it was to be copied, nor has the stream since.
+
+        Whatever took a table away is in the binlog before a copy finds it missing. So it is the
+        stream that says where the table went, unless it has passed that place in silence.
+        """
+        return [t for t, loaded in self._reached(at) if loaded.schema is None]
+
+    def _reached(self, at: ReplicaPosition) -> Iterator[tuple[Table, LoadedTable]]:
         for table in self._whole.values():
             if table.loaded is not None and table.loaded.after <= at:
-                yield table
+                yield table, table.loaded
 
     def merged(self, tables: Iterable[Table]) -> None:
         """The copies are in place and committed."""

@@ -23,7 +23,7 @@ moment instead. docs/decisions/0012 has the argument.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import psycopg
 import structlog
@@ -89,7 +89,7 @@ class Standing:
         if len(contents) == len(found.moved) and all(map(self._is_easy, contents)):
             self._rename(found, contents)
         else:
-            self._rename_by_reload(found)
+            self._rename_by_reload(found, names)
         return [name for name, content in found.moved.items() if content]
 
     def _rename(self, found: Moves, contents: list[str]) -> None:
@@ -124,7 +124,7 @@ class Standing:
         """The name whose raw table has this one's rows."""
         return next((n for n, s in self._stands.items() if s.waiting and s.owner == name), None)
 
-    def _rename_by_reload(self, found: Moves) -> None:
+    def _rename_by_reload(self, found: Moves, names: Collection[str]) -> None:
         now = time.monotonic()
         for name in found.gone:
             table = self._tables.drop(name)
@@ -133,14 +133,19 @@ class Standing:
                 self._stands[holder].waiting = False
             if name not in self._stands:
                 self._stands[name] = Stand(found.name_of(name), now)
+            self._stands[name].growing = self._stands[name].born = False
             self._tables.enter(table, STANDING)
             shapes.note_standing(self._ledger.postgres, name, self._stands[name].owner)
         for stand in self._stands.values():
             if stand.owner in found.gone:
                 stand.owner = found.name_of(stand.owner)
+        # What has come from where we follow nothing is not what was followed under its name.
+        wrong = {name for name, content in found.moved.items() if content or name in names}
+        for name in wrong:  # should we die before they are asked for, a start asks for them
+            self._tables.enter(self._tables.drop(name), RELOADING)
         shapes.rename(self._ledger.postgres, found.moved)
         self._ledger.write()
-        self._reload({name for name, content in found.moved.items() if content})
+        self._reload(wrong)
 
     # --- the life of a standing name -----------------------------------------------------
 
@@ -169,12 +174,15 @@ class Standing:
         table.hidden = True
         schema.drop_helpers(self._ledger.postgres, [helper_name(TOUCHED, name)])
 
-    def altered(self, name: str) -> bool:
-        """ALTER; True where the table grows, so that nothing has to be done now."""
+    def altered(self, name: str, *, rows_changed: bool) -> bool:
+        """ALTER; True where the table grows, so that nothing has to be done now.
+
+        `rows_changed`: it may have got rows of another table (EXCHANGE PARTITION).
+        """
         stand = self._stands.get(name)
         if stand is None or not stand.growing:
             return False
-        stand.born = stand.born and not self._tables.get(name).touched
+        stand.born = stand.born and not rows_changed and not self._tables.get(name).touched
         self._tables.get(name).writer = None
         return True
 
@@ -189,13 +197,18 @@ class Standing:
         return True
 
     def dropped(self, names: Iterable[str]) -> list[str]:
-        """DROP TABLE; the names whose raw tables are to go now."""
+        """DROP TABLE; the names whose raw tables are to go now.
+
+        A name that has no table (IF EXISTS) stands on: its raw table has another one's rows.
+        """
         gone = []
         for name in names:
             stand = self._stands.get(name)
             if stand is not None and stand.growing:
                 self._stop_growing(name, stand)
-            else:
+            elif self._tables.get(name).state != STANDING:
+                if stand is not None:  # it has a table that leg 1 copies
+                    self.release([name])
                 gone.append(name)
                 gone += self._owner_dropped(name)
         return gone
@@ -230,12 +243,14 @@ class Standing:
     def release(self, names: Iterable[str]) -> None:
         """These names are loaded from the replica: give waiting tables their rows first."""
         changed = False
+        names = list(names)
         for name in names:
             holder = self._waits(name)
             if holder is not None:
                 self._stands[holder].waiting = False
                 self._tables.drop(name)
                 changed = True
+        for name in names:
             stand = self._stands.get(name)
             if stand is None:
                 continue

@@ -57,11 +57,19 @@ class TableChanges:
     """(from, to) in order; they come before `created` and `altered`."""
     alteration: tuple[Action, ...] | None = None
     """What happened to the columns of `altered`; None where only a reload can tell."""
+    rows_changed: bool = False
+    """Rows of `altered` may have come, gone or changed though no row event says so."""
     born_empty: bool = False
     """`created` is new for certain, and every row of it passes in the stream."""
 
     kept: bool = False
     """`created` is left alone where it is there already: IF NOT EXISTS."""
+
+    @property
+    def in_two_steps(self) -> bool:
+        """Does it drop or rename a table, and change one beside that?"""
+        changed = self.created or (self.altered and self.alteration != ())
+        return bool((self.dropped or self.renames) and changed)
 
     def __bool__(self) -> bool:
         return bool(self.created or self.dropped or self.truncated or self.altered or self.renames)
@@ -122,6 +130,7 @@ def _tables_of(verdict: Execute) -> TableChanges:
         verdict.truncated,
         altered,
         verdict.renames,
+        rows_changed=verdict.rows_changed,
         born_empty=verdict.kind == "create table" and not verdict.conditional,
         kept=verdict.conditional and not verdict.dropped,
     )

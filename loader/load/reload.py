@@ -59,7 +59,9 @@ HELD_FAULTS = 10_000
 STAMP_FROM = 1 << 20
 """In a table of so many bytes, what is the same in every row is its column's default meanwhile:
 PostgreSQL takes twice as many narrow rows a second when it need not read it from each."""
-_CHANGED_UNDER_US = (1146, 1412, 4124)
+_NO_SUCH_TABLE = 1146
+_CHANGED_UNDER_US = (_NO_SUCH_TABLE, 1213, 1412, 4124)
+"""A table is gone, a schema change and our locks waited for each other, a shape has changed."""
 _ATTEMPTS = 5
 
 RAW_BYTES: dict[Any, Any] = dict(encoders)
@@ -83,7 +85,10 @@ class LoadRequest:
 
 @dataclass(frozen=True, slots=True)
 class LoadedTable:
-    """A copy that is whole. `schema` is None when the replica has no such table."""
+    """A copy that is whole. `schema` is None where the replica had no such table.
+
+    Then the stream, once it stands at `after`, has passed whatever took the table away.
+    """
 
     request: LoadRequest
     schema: TableSchema | None
@@ -147,14 +152,19 @@ class Copier:
             for statement in selected.SESSION:
                 cursor.execute(statement)
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each table on the replica, about."""
+    def sizes(self, tables: Sequence[str] | None = None) -> dict[str, int]:
+        """Bytes of each table on the replica, about; only of `tables` unless that is None.
+
+        Who holds locks must name the tables: to be told of another one may mean to wait for a
+        change of it, which may be waiting for those locks.
+        """
+        names = "" if tables is None else " AND table_name IN %s"
         with self._catalog.cursor() as cursor:
             cursor.execute(
                 "SELECT table_name, COALESCE(data_length, 0), table_type"
                 " FROM information_schema.tables"
-                " WHERE table_schema = %s AND table_type <> 'VIEW'",
-                (self._database,),
+                f" WHERE table_schema = %s AND table_type <> 'VIEW'{names}",
+                (self._database, *(() if tables is None else (tuple(tables),))),
             )
             found = cursor.fetchall()
         self._versioned = {name for name, _, kind in found if kind == VERSIONED}
@@ -194,18 +204,38 @@ class Copier:
     def open(self, tables: Sequence[str]) -> Snapshot:
         """Lock the shapes of those tables that exist, and open a snapshot of their rows."""
         before = replica.binlog_end(self._catalog)
-        there = self.sizes()
-        present = [table for table in tables if table in there]
         with self._rows.cursor() as cursor:
             cursor.execute("BEGIN")
-            if present:
-                cursor.execute(" UNION ALL ".join(map(self._locking, present)))
-                cursor.fetchall()
-                there |= self.sizes()  # an ALTER may have come between, about versions even
+        locked = self._locked(tables)
         mark = replica.read_mark(self._rows, self._database)
         after = replica.binlog_end(self._catalog)
+        there = self.sizes(locked) if locked else {}
+        present = [table for table in locked if table in there]
         schemas = schemas_from_catalog(self._catalog, self._database, present)
         return Snapshot(before, after, mark, schemas, there)
+
+    def _locked(self, tables: Sequence[str]) -> Sequence[str]:
+        """Lock the shapes of the tables; those that there are.
+
+        The catalog's list is no answer: in the midst of a RENAME or an ALTER it may lack a table
+        that is there before and after. Who locks a table waits for such a change to end, and it
+        ends when it is in the binlog.
+        """
+        if not tables or self._lock(tables):
+            return tables
+        return [table for table in tables if self._lock([table])]
+
+    def _lock(self, tables: Sequence[str]) -> bool:
+        """Lock the shapes of the tables; False where one of them is missing."""
+        try:
+            with self._rows.cursor() as cursor:
+                cursor.execute(" UNION ALL ".join(map(self._locking, tables)))
+                cursor.fetchall()
+        except pymysql.err.ProgrammingError as error:
+            if error.args[0] != _NO_SUCH_TABLE:
+                raise
+            return False
+        return True
 
     def _locking(self, table: str) -> str:
         return f"(SELECT 1 FROM {self._qualified(table)} LIMIT 0)"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Any
 
 import pymysql
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 
 from config.errors import CopyRefused, SchemaDrift
+from replicator.binlog import catalog
 from replicator.binlog.events import EventType, parse_table_map, with_header
 from replicator.binlog.rowimage import (
     Kind,
@@ -251,6 +253,25 @@ def test_schemas_of_tables_whose_names_differ_in_case_alone_are_kept_apart(
         every = schemas_from_catalog(connection, lenient.name)
     assert sorted(every) == ["Twin", "twin"]
     assert every["twin"].columns[0].name == "a"
+
+
+def test_a_table_that_changes_between_two_views_of_the_catalog_is_read_again(
+    lenient: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lenient.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    rows = catalog._rows
+
+    def altered_first(connection: Any, view: str, *arguments: Any) -> Any:
+        if view == "STATISTICS":
+            monkeypatch.setattr(catalog, "_rows", rows)
+            lenient.execute("ALTER TABLE t DROP PRIMARY KEY, ADD c int NOT NULL, ADD UNIQUE (c)")
+        return rows(connection, view, *arguments)
+
+    monkeypatch.setattr(catalog, "_rows", altered_first)
+    with closing(lenient.connect()) as connection:
+        found = schemas_from_catalog(connection, lenient.name, ["t"])["t"]
+    assert [column.name for column in found.columns] == ["id", "c"]
+    assert found.primary_key == (1,)
 
 
 def retitled(table_map: bytes, table: str) -> bytes:

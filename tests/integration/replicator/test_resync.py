@@ -34,6 +34,25 @@ def filled(leg: Leg, engine: str) -> None:
     leg.catch_up()
 
 
+def test_a_table_that_a_list_lacks_for_a_moment_is_no_absent_one(
+    leg: Leg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(leg, "InnoDB")
+    leg.source.execute("CREATE VIEW seen AS SELECT * FROM other")
+    listed = src.base_tables
+
+    def not_yet(*arguments: Any) -> list[src.SourceTable]:
+        monkeypatch.setattr(src, "base_tables", listed)
+        return []
+
+    with closing(leg.source.connect_as_account(ssl_disabled=True)) as connection:
+        for name, there in (("patient", True), ("absent", False), ("seen", False)):
+            monkeypatch.setattr(src, "base_tables", not_yet)
+            found = src.base_table(connection, leg.source.name, name)
+            assert (found is not None and found.name == name) == there
+    leg.source.execute("ALTER TABLE patient ADD more INT")  # nothing is kept locked
+
+
 def spoil(leg: Leg) -> None:
     """Somebody wrote on the replica."""
     leg.replica.execute("DELETE FROM patient WHERE id = 50")

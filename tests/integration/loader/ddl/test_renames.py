@@ -224,6 +224,43 @@ def test_opendentals_way_to_alter_is_never_seen_half_done(
     tables.assert_same("t")
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["for good", "made again"])
+def test_a_drop_of_a_name_that_has_no_table_takes_nothing_away(
+    replica: Replica, tables: Harness, again: bool
+) -> None:
+    """RENAME t, DROP TABLE IF EXISTS t: careful people write that before they create it."""
+    oid = _oid(tables, "t")
+    replica.ddl("RENAME TABLE t TO x")
+    replica.streams("x")
+    replica.ddl("DROP TABLE IF EXISTS t, absent")
+    replica.commit("INSERT INTO x VALUES (3, 't3')")
+    tables.catch_up_to_position()
+    assert _view(tables, "t") == [("t1",), ("t2",)]
+    if again:
+        replica.create("t", "id int PRIMARY KEY, v varchar(20)")
+        replica.commit("INSERT INTO t SELECT * FROM x")
+    tables.catch_up()
+    tables.assert_same("x", *(["t"] if again else []))
+    assert _oid(tables, "t" if again else "x") == oid
+
+
+def test_a_growing_table_that_gets_a_partition_by_exchange_is_loaded(
+    replica: Replica, tables: Harness
+) -> None:
+    replica.create("p", "id int PRIMARY KEY, v varchar(20)")
+    replica.ddl("ALTER TABLE p PARTITION BY HASH (id) PARTITIONS 1")
+    replica.commit("INSERT INTO p VALUES (8, 'of p'), (9, 'of p')")
+    tables.catch_up()
+    replica.ddl("RENAME TABLE t TO x")
+    replica.ddl("CREATE TABLE t LIKE x")
+    replica.streams("x", "t")
+    replica.ddl("ALTER TABLE p EXCHANGE PARTITION p0 WITH TABLE t")
+    replica.commit("INSERT INTO t VALUES (5, 'of t')")
+    replica.ddl("DROP TABLE x")
+    tables.catch_up()
+    tables.assert_same("t", "p")
+
+
 def test_a_changed_row_of_the_table_that_waits_is_not_lost(
     replica: Replica, tables: Harness
 ) -> None:

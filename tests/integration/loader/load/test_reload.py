@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from loader.load import reload
+from replicator.sandbox.waiting import wait_until
 from tests.numbers import numbers
 
 from ..conftest import Harness, Replica
@@ -129,6 +131,32 @@ def test_a_resync_is_exact_while_the_table_is_written(replica: Replica, harness:
             harness.step_until(lambda: _requests(replica) == {"done"})
     harness.catch_up()
     harness.assert_same("t")
+
+
+def test_a_copy_does_not_wait_for_a_change_that_waits_for_it(
+    replica: Replica, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A RENAME has locked one of its tables already when it comes to the one that is copied."""
+    for name in ("a", "t"):
+        replica.create(name, "id int PRIMARY KEY, v varchar(9)")
+        replica.commit(f"INSERT INTO {name} VALUES (1, '{name}')")
+    harness.catch_up()
+    read_mark = reload.replica.read_mark
+    rename = "RENAME TABLE a TO swap, t TO a, swap TO t"
+    renaming = threading.Thread(target=replica.ddl, args=[rename])
+    waiting = "SELECT 1 FROM information_schema.processlist WHERE info = %s AND state LIKE 'Wait%%'"
+
+    def renamed_meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(reload.replica, "read_mark", read_mark)
+        renaming.start()
+        wait_until(lambda: replica.database.query(waiting, [rename]), what="RENAME to wait")
+        return read_mark(*arguments)
+
+    monkeypatch.setattr(reload.replica, "read_mark", renamed_meanwhile)
+    _request(replica, "t")
+    harness.step_until(lambda: bool(renaming.ident) and not renaming.is_alive())
+    harness.catch_up()
+    harness.assert_same("a", "t")
 
 
 def test_a_reader_of_raw_never_sees_a_half_loaded_table(replica: Replica, harness: Harness) -> None:

@@ -10,7 +10,6 @@ What differs between MariaDB and PostgreSQL is left to subclasses.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import random
 import secrets
@@ -18,11 +17,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from replicator.sandbox.reaper import Reaper, kill_with_children, send, started_at
@@ -31,6 +28,7 @@ from replicator.sandbox.waiting import DeadlineExpired, wait_until
 # Below Linux's ephemeral range: while a server is down between kill and restart,
 # no outgoing connection can take its port.
 PORTS = range(20_000, 32_000)
+_PARTS = 60
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 
@@ -40,24 +38,18 @@ class ServerFailed(RuntimeError):
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now, and that no other process of ours was given.
+    """A loopback port that nobody listens on now; a collision later is tried again by `start`.
 
-    A collision with a stranger is tried again by `start`.
+    Processes look in different parts of the range: what one was given and has not opened yet is
+    not found free by another.
     """
-    for port in random.SystemRandom().sample(PORTS, 200):
+    ours = PORTS[os.getpid() % _PARTS :: _PARTS]
+    for port in random.SystemRandom().sample(ours, len(ours)):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
-            fcntl.lockf(_given_ports(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
             return port
     raise ServerFailed(f"no free port on 127.0.0.1 between {PORTS.start} and {PORTS.stop}")
-
-
-@cache
-def _given_ports() -> int:
-    """A file in which the n-th byte is locked by whoever was given port n, until it ends."""
-    path = Path(tempfile.gettempdir(), f"opendental-replicator-ports-{os.getuid()}")
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def new_password(file: Path) -> str:

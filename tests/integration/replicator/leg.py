@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -78,9 +79,13 @@ class Leg:
             self.step()
 
     def catch_up(self) -> None:
-        """Step until the replica shows what the source shows now, and nothing is under way."""
-        goal = self.source_position()
-        self.step_until(lambda: self._caught_up(goal), f"{goal}, now at {self.position()}")
+        """Step until the replica shows what the source shows now, and nothing is under way.
+
+        Then once more: a test may have hung work of its own into the first time.
+        """
+        for _ in range(2):
+            goal = self.source_position()
+            self.step_until(partial(self._caught_up, goal), f"{goal}, now at {self.position()}")
 
     def _caught_up(self, goal: SourcePosition) -> bool:
         position = self.position()

@@ -17,7 +17,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ from replicator.sandbox.waiting import DeadlineExpired, wait_until
 # Below Linux's ephemeral range: while a server is down between kill and restart,
 # no outgoing connection can take its port.
 PORTS = range(20_000, 32_000)
-_PARTS = 60
+_PARTS = 12
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 
@@ -40,16 +42,43 @@ class ServerFailed(RuntimeError):
 def free_port() -> int:
     """A loopback port that nobody listens on now; a collision later is tried again by `start`.
 
-    Processes look in different parts of the range: what one was given and has not opened yet is
-    not found free by another.
+    No port is given twice by a process, nor by two processes: what was given and is not
+    listened on, yet or for a while, would seem free. (Only the thirteenth process at a time shares,
+    and only a process that asks for more than a thousand begins again.)
     """
-    ours = PORTS[os.getpid() % _PARTS :: _PARTS]
-    for port in random.SystemRandom().sample(ours, len(ours)):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
+    with _ports_guard:
+        ports = _ports.get(os.getpid()) or _ports.setdefault(os.getpid(), _claim())
+        for _ in range(len(ports)):
+            port = ports[0]
+            ports.rotate(-1)
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+                return port
     raise ServerFailed(f"no free port on 127.0.0.1 between {PORTS.start} and {PORTS.stop}")
+
+
+_ports_guard = threading.Lock()
+_ports: dict[int, deque[int]] = {}
+"""What a process may give; a forked one claims a part of its own."""
+
+
+def _claim() -> deque[int]:
+    """The ports of a part that no other process has, in an order of chance."""
+    for number in range(_PARTS):
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0opendental-replicator-ports-{number}")
+        except OSError:
+            claim.close()
+            continue
+        claim.detach()  # open, and with it the part ours, until the process ends
+        return _shuffled(PORTS[number::_PARTS])
+    return _shuffled(PORTS)
+
+
+def _shuffled(ports: Sequence[int]) -> deque[int]:
+    return deque(random.SystemRandom().sample(ports, len(ports)))
 
 
 def new_password(file: Path) -> str:

@@ -270,11 +270,11 @@ def test_a_batch_whose_offset_is_not_there_changes_nothing(pair: Leg) -> None:
 
 def test_somebody_elses_row_is_a_conflict_that_names_the_table_and_no_value(pair: Leg) -> None:
     before = pair.position()
-    pair.replica.execute("INSERT INTO sure VALUES (4711, 4711)")
-    pair.source.execute("INSERT INTO sure VALUES (3, 3), (4711, 5)")
+    pair.replica.execute("INSERT INTO sure VALUES (1999888777, 1999888777)")
+    pair.source.execute("INSERT INTO sure VALUES (3, 3), (1999888777, 5)")
     with pytest.raises(ApplyConflict, match="sure") as caught:
         pair.step_until(lambda: False)
-    assert "4711" not in f"{caught.value} {caught.value.hint}"
+    assert "1999888777" not in f"{caught.value} {caught.value.hint}"
     assert "replicator resync sure" in caught.value.hint
     assert pair.replica.query("SELECT COUNT(*) FROM sure WHERE id = 3") == [(0,)]
     assert pair.position() == before

@@ -490,10 +490,10 @@ def test_statements_logged_as_text_halt_from_the_moment_that_the_format_changes(
     leg.catch_up()
     leg.assert_exact()
     gtid_source.close()
-    gtid_source.execute("UPDATE one SET more = 4711")
+    gtid_source.execute("UPDATE one SET more = 1999888777")
     with pytest.raises(StatementFormat) as caught:
         leg.step_until(lambda: False)
-    assert "4711" not in str(caught.value)
+    assert "1999888777" not in str(caught.value)
     assert "SET GLOBAL binlog_format = 'ROW'" in caught.value.hint
     gtid_source.execute("SET GLOBAL binlog_format = 'ROW'")
     gtid_source.close()

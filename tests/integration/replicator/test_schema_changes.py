@@ -249,7 +249,10 @@ def test_a_foreign_key_that_writes_rows_halts_by_name(pair: Leg) -> None:
 
 
 def test_a_statement_that_logs_rows_as_text_halts_with_position_and_remedy(pair: Leg) -> None:
-    run(pair, ["SET SESSION binlog_format = STATEMENT", "UPDATE one SET n = 1999888777 WHERE id = 1"])
+    run(
+        pair,
+        ["SET SESSION binlog_format = STATEMENT", "UPDATE one SET n = 1999888777 WHERE id = 1"],
+    )
     before = pair.source_position()
     with pytest.raises(StatementFormat) as caught:
         pair.step_until(lambda: False)

@@ -33,7 +33,6 @@ def _raw(question: str) -> Facts:
 
 
 _MAIN = _replica("SELECT binlog_file, binlog_position FROM etl_binlog_offset WHERE stream = 'main'")
-_COPIED = _replica("SELECT target_table, copy_key, high_position FROM etl_copy_progress")
 _REQUESTS = _replica("SELECT id, state FROM etl_resync_request")
 
 
@@ -61,7 +60,6 @@ CASES: dict[str, tuple[Facts, str]] = {
     "transaction.before_commit": (_MAIN, "a large transaction"),
     "ddl.ready": (_shapes, "a schema change"),
     "ddl.before_commit": (_MAIN, "the offset behind a schema change"),
-    "copy.before_commit": (_COPIED, "a chunk of a copy"),
     "resync.before_commit": (_REQUESTS, "a swap"),
     "batch.before_commit": (_OFFSET, "a batch"),
     "load.before_commit": (_HELPERS, "a load"),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from loader.ddl.definitions import Beyond, Definition, name_at, read_definition
 from replicator.binlog.ddl_body import closing, segments
 from replicator.binlog.ddl_lexer import Dialect
-from replicator.binlog.ddl_reader import Reader, Scope
+from replicator.binlog.ddl_reader import NOWHERE, Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ Action = Add | Drop | Modify | Rename | DropKey | AddKey | UniqueKeys
 
 def read_alterations(statement: str, dialect: Dialect) -> tuple[Action, ...] | None:
     """The actions of ALTER TABLE, CREATE INDEX, DROP INDEX; None where some part is not known."""
-    reader = Reader(statement, dialect, _NO_SCOPE)
+    reader = Reader(statement, dialect, NOWHERE)
     if reader.torn:
         return None
     if reader.word in ("CREATE", "DROP"):
@@ -97,16 +97,6 @@ def read_alterations(statement: str, dialect: Dialect) -> tuple[Action, ...] | N
         return None
 
 
-_NO_SCOPE = Scope(
-    default_database="",
-    source_db="",
-    replica_db="",
-    engine="",
-    source_engine="",
-    lower_case_table_names=0,
-    carries=lambda _: True,
-    present=lambda _: True,
-)
 _OPTIONS = frozenset(
     ["AUTO_INCREMENT", "AVG_ROW_LENGTH", "CHARACTER", "CHARSET", "CHECKSUM", "COLLATE", "COMMENT",
      "DEFAULT", "DELAY_KEY_WRITE", "ENGINE", "KEY_BLOCK_SIZE", "MAX_ROWS", "MIN_ROWS",

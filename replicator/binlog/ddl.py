@@ -18,7 +18,7 @@ from typing import Final
 from replicator.binlog import ddl_tables as tables
 from replicator.binlog.ddl_body import drop_numbering
 from replicator.binlog.ddl_lexer import Dialect, Kind, dialect_of
-from replicator.binlog.ddl_reader import Reader, Scope, Unreadable, quote
+from replicator.binlog.ddl_reader import NOWHERE, Reader, Scope, Unreadable, quote
 from replicator.binlog.ddl_rename import rename_tables
 from replicator.binlog.ddl_verdict import (
     Execute,
@@ -86,17 +86,7 @@ def decide(
 
 def unnumbered(create: str) -> str:
     """A CREATE TABLE as SHOW CREATE TABLE tells it, no column of which numbers rows."""
-    anywhere = Scope(
-        default_database="",
-        source_db="",
-        replica_db="",
-        engine="",
-        source_engine="",
-        lower_case_table_names=0,
-        carries=lambda _: True,
-        present=lambda _: True,
-    )
-    reader = Reader(create, Dialect(), anywhere)
+    reader = Reader(create, Dialect(), NOWHERE)
     drop_numbering(reader, 0)
     return reader.sql()
 

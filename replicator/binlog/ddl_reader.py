@@ -66,6 +66,19 @@ class Scope:
         return table.lower() if self.lower_case_table_names == 1 else table
 
 
+NOWHERE = Scope(
+    default_database="",
+    source_db="",
+    replica_db="",
+    engine="",
+    source_engine="",
+    lower_case_table_names=0,
+    carries=lambda _: True,
+    present=lambda _: True,
+)
+"""For a statement that is read for what it says of columns, not carried anywhere."""
+
+
 class Reader:
     """A cursor over the code of one statement, and the edits made to it."""
 

@@ -25,7 +25,7 @@ from typing import Final
 
 from replicator.binlog import ddl_body as body
 from replicator.binlog.ddl_lexer import Dialect, Kind
-from replicator.binlog.ddl_reader import NAMES, Reader, Scope
+from replicator.binlog.ddl_reader import NAMES, NOWHERE, Reader
 
 _CONVERTING: Final = frozenset(["UNIX_TIMESTAMP", "FROM_UNIXTIME", "CONVERT_TZ"])
 _NOW: Final = frozenset(["CURRENT_TIMESTAMP", "NOW", "LOCALTIME", "LOCALTIMESTAMP"])
@@ -38,17 +38,6 @@ _NO_COLUMNS: Final = frozenset(
 _ZERO: Final = re.compile(r"['\"]?[0:\-. ]+['\"]?\Z")
 """`0` and `'0000-00-00 00:00:00'`, which mean no moment."""
 _WITH_OFFSET: Final = re.compile(r"['\"].*\d[+-]\d{1,2}:\d{2}['\"]\Z", re.DOTALL)
-
-_NOWHERE: Final = Scope(
-    default_database="",
-    source_db="",
-    replica_db="",
-    engine="",
-    source_engine="",
-    lower_case_table_names=0,
-    carries=lambda _: True,
-    present=lambda _: True,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +52,7 @@ class _Definition:
 
 def depends_on_zone(statement: str, dialect: Dialect, timestamps: Mapping[str, int]) -> bool:
     """See the module. `timestamps` are the TIMESTAMP columns that there are, with decimals."""
-    reader = Reader(statement, dialect, _NOWHERE)
+    reader = Reader(statement, dialect, NOWHERE)
     known = {name.lower(): decimals for name, decimals in timestamps.items()}
     altering = _enter(reader)
     if altering is None:
@@ -82,7 +71,7 @@ def depends_on_zone(statement: str, dialect: Dialect, timestamps: Mapping[str, i
 
 def stored_by_clock(statement: str, dialect: Dialect, timestamps: Mapping[str, int]) -> str | None:
     """The first column that is generated, STORED, and worked out in the session's time zone."""
-    reader = Reader(statement, dialect, _NOWHERE)
+    reader = Reader(statement, dialect, NOWHERE)
     altering = _enter(reader)
     if altering is None:
         return None

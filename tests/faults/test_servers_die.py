@@ -20,31 +20,11 @@ from replicator.sandbox.reaper import Reaper
 from replicator.sandbox.servers import BinlogServer
 from replicator.sandbox.waiting import wait_until
 from tests.faults.conftest import GetTrial
-from tests.faults.trial import TIMES, Trial
-from tests.fix_pipeline import Daemon
+from tests.faults.trial import TIMES, Trial, wait_for_word
 from tests.numbers import numbers
 
 DURABLE = True
 """What a server acknowledged is there when it comes back."""
-
-
-@contextmanager
-def _unaided(the: Trial) -> Iterator[None]:
-    """Neither daemon ends meanwhile, nor is started."""
-    before = [daemon.pid for daemon in the.daemons]
-    yield
-    for daemon in the.daemons:
-        assert daemon.running, f"{daemon.program} has ended:\n{daemon.output[-3000:]}"
-    assert [daemon.pid for daemon in the.daemons] == before
-
-
-def _wait_for_word(daemon: Daemon, words: str, since: int, deadline: float = 60) -> None:
-    """Until the daemon has said so, behind that many characters of its log."""
-    wait_until(
-        lambda: words in daemon.output[since:],
-        deadline,
-        what=lambda: f"{daemon.program} to say {words!r}:\n{daemon.output[-3000:]}",
-    )
 
 
 def _server(the: Trial, name: str) -> ServerProcess:
@@ -70,13 +50,12 @@ def test_a_server_that_dies_under_load_is_waited_for(trial: GetTrial, name: str,
     the.asked.set()
     dice = random.Random(f"{name}/{seed}")
     (daemon,) = (d for d in the.daemons if d.program == _WHO[name])
-    with _unaided(the):
+    with the.unaided():
         for _ in range(3):
-            done = the.work_done
-            wait_until(lambda: the.work_done > done + dice.randint(1, 60), 60, what="work")  # noqa: B023
+            the.wait_for_work(dice.randint(1, 60))
             said = len(daemon.output)
             _server(the, name).kill()
-            _wait_for_word(daemon, "retrying", said)
+            wait_for_word(daemon, "retrying", said)
             the.pipe.sandbox.source_db.close()
             the.pipe.sandbox.replica_db.close()
             _server(the, name).start()
@@ -87,12 +66,12 @@ def test_a_server_that_dies_under_load_is_waited_for(trial: GetTrial, name: str,
 @pytest.mark.timeout(300)
 def test_all_three_servers_may_die_at_once(trial: GetTrial) -> None:
     the = trial("InnoDB")
-    with _unaided(the):
+    with the.unaided():
         said = [len(daemon.output) for daemon in the.daemons]
         for server in the.pipe.sandbox.servers:
             server.kill()
         for daemon, before in zip(the.daemons, said, strict=True):
-            _wait_for_word(daemon, "retrying", before)
+            wait_for_word(daemon, "retrying", before)
         the.pipe.sandbox.source_db.close()
         the.pipe.sandbox.replica_db.close()
         for server in the.pipe.sandbox.servers:
@@ -120,17 +99,17 @@ def _setting(the: Trial, name: str, value: str) -> Iterator[None]:
 @pytest.mark.timeout(300)
 def test_a_read_only_postgresql_is_waited_for(trial: GetTrial) -> None:
     the = trial("InnoDB")
-    with _unaided(the):
+    with the.unaided():
         said = len(the.pipe.loader.output)
         with _setting(the, "default_transaction_read_only", "on"):
-            _wait_for_word(the.pipe.loader, "25006", said)
+            wait_for_word(the.pipe.loader, "25006", said)
         the.settle()
 
 
 @pytest.mark.timeout(300)
 def test_a_postgresql_without_a_free_connection_is_waited_for(trial: GetTrial) -> None:
     the = trial("InnoDB")
-    with _unaided(the), ExitStack() as taken:
+    with the.unaided(), ExitStack() as taken:
         said = len(the.pipe.loader.output)
         root = taken.enter_context(the.pipe.sandbox.analytics.connect(autocommit=True))
         with suppress(psycopg.OperationalError):
@@ -140,7 +119,7 @@ def test_a_postgresql_without_a_free_connection_is_waited_for(trial: GetTrial) -
         with suppress(psycopg.OperationalError):
             while True:
                 taken.enter_context(the.pipe.sandbox.analytics_db.connect())
-        _wait_for_word(the.pipe.loader, "connection slots", said)
+        wait_for_word(the.pipe.loader, "connection slots", said)
         taken.close()
         the.settle()
 
@@ -157,12 +136,12 @@ def _end_connections(root: psycopg.Connection[Any], *names: str) -> int:
 def test_the_loaders_connections_may_be_ended_at_any_time(trial: GetTrial) -> None:
     the = trial("InnoDB")
     the.asked.set()
-    with _unaided(the), the.pipe.sandbox.analytics.connect(autocommit=True) as root:
+    with the.unaided(), the.pipe.sandbox.analytics.connect(autocommit=True) as root:
         for _ in range(6):
-            done, said = the.work_done, len(the.pipe.loader.output)
+            said = len(the.pipe.loader.output)
             wait_until(lambda: _end_connections(root, "loader"), 60, what="a connection")
-            _wait_for_word(the.pipe.loader, "retrying", said)
-            wait_until(lambda: the.work_done > done + 20, 60, what="work")  # noqa: B023
+            wait_for_word(the.pipe.loader, "retrying", said)
+            the.wait_for_work(20)
         the.settle()
 
 
@@ -200,11 +179,11 @@ def test_a_full_disk_is_waited_for(trial: GetTrial, full_disk: Path, name: str, 
     the.pipe.sandbox.replica_db.close()
     the.settle()
     (daemon,) = (d for d in the.daemons if d.program == _WHO[name])
-    with _unaided(the):
+    with the.unaided():
         said = len(daemon.output)
         flag.touch()
         _fill(the)
-        _wait_for_word(daemon, "retrying", said)
+        wait_for_word(daemon, "retrying", said)
         flag.unlink()
         the.settle(150)
 
@@ -260,10 +239,9 @@ def test_locks_and_deadlocks_of_analysts_hold_the_loader_up_and_no_more(trial: G
                 connection.execute(f"LOCK TABLE raw.{table} IN {kind} MODE".encode())
                 connection.execute("SELECT pg_sleep(0.02)")
 
-    with _unaided(the):
-        done = the.work_done
+    with the.unaided():
         with _analyst(work) as seen:
-            wait_until(lambda: the.work_done > done + 300, 120, what="work")
+            the.wait_for_work(300, 120)
         the.settle(150)
     assert set(seen) <= {"DeadlockDetected", "LockNotAvailable", "UndefinedTable"}
 
@@ -271,11 +249,10 @@ def test_locks_and_deadlocks_of_analysts_hold_the_loader_up_and_no_more(trial: G
 @pytest.mark.timeout(300)
 def test_a_table_that_is_locked_for_long_is_waited_for(trial: GetTrial) -> None:
     the = trial("InnoDB")
-    with _unaided(the):
+    with the.unaided():
         with the.raw() as connection, connection.transaction():
             connection.execute("LOCK TABLE raw.visit IN ACCESS EXCLUSIVE MODE")
-            done = the.work_done
-            wait_until(lambda: the.work_done > done + 200, 120, what="work")
+            the.wait_for_work(200, 120)
         the.settle()
 
 
@@ -297,26 +274,21 @@ def _end_sessions(cursor: Any, command: str) -> int:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["source", "replica"])
 def test_the_dump_thread_may_be_killed_at_any_time(trial: GetTrial, name: str) -> None:
-    the = trial("InnoDB")
-    the.asked.set()
-    with _unaided(the), closing(_mysql(the, name).connect()) as root, root.cursor() as cursor:
-        for _ in range(6):
-            done = the.work_done
-            wait_until(lambda: _end_sessions(cursor, "Binlog Dump"), 60, what="a dump")
-            wait_until(lambda: the.work_done > done + 20, 60, what="work")  # noqa: B023
-        the.settle()
+    _kill_again_and_again(trial("InnoDB"), name, "Binlog Dump")
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["source", "replica"])
 def test_every_session_may_be_killed_at_any_time(trial: GetTrial, name: str) -> None:
-    the = trial("InnoDB")
+    _kill_again_and_again(trial("InnoDB"), name, "")
+
+
+def _kill_again_and_again(the: Trial, name: str, command: str) -> None:
     the.asked.set()
-    with _unaided(the), closing(_mysql(the, name).connect()) as root, root.cursor() as cursor:
+    with the.unaided(), closing(_mysql(the, name).connect()) as root, root.cursor() as cursor:
         for _ in range(6):
-            done = the.work_done
-            wait_until(lambda: _end_sessions(cursor, ""), 60, what="a session")
-            wait_until(lambda: the.work_done > done + 20, 60, what="work")  # noqa: B023
+            wait_until(lambda: _end_sessions(cursor, command), 60, what="a session")
+            the.wait_for_work(20)
         the.settle()
 
 
@@ -324,7 +296,7 @@ def test_every_session_may_be_killed_at_any_time(trial: GetTrial, name: str) -> 
 @pytest.mark.parametrize("name", ["source", "replica"])
 def test_a_server_without_a_free_connection_is_waited_for(trial: GetTrial, name: str) -> None:
     the = trial("InnoDB")
-    with _unaided(the), closing(_mysql(the, name).connect()) as root, root.cursor() as cursor:
+    with the.unaided(), closing(_mysql(the, name).connect()) as root, root.cursor() as cursor:
         cursor.execute("SELECT @@GLOBAL.max_connections")
         (before,) = cursor.fetchone()
         said = len(the.pipe.replicator.output)
@@ -338,7 +310,7 @@ def test_a_server_without_a_free_connection_is_waited_for(trial: GetTrial, name:
             with suppress(pymysql.MySQLError):
                 while True:
                     others.append(_mysql(the, name).connect())
-            _wait_for_word(the.pipe.replicator, "1040", said)
+            wait_for_word(the.pipe.replicator, "1040", said)
         finally:
             for other in others:
                 other.close()

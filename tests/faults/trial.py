@@ -67,6 +67,15 @@ _CREATE = (
 )
 
 
+def wait_for_word(daemon: Daemon, words: str, since: int, deadline: float = 60) -> None:
+    """Until the daemon has said so, behind that many characters of its log."""
+    wait_until(
+        lambda: words in daemon.output[since:],
+        deadline,
+        what=lambda: f"{daemon.program} to say {words!r}:\n{daemon.output[-3000:]}",
+    )
+
+
 class Clerk(threading.Thread):
     """Someone who works on the source until told to stop, with a pause behind each piece.
 
@@ -319,6 +328,22 @@ class Trial:
             self.pipe.catch_up()
             found = self.pipe.run("verify")
         assert found.returncode == 0, found.stdout + found.stderr
+
+    # --- what is left to itself ------------------------------------------------------------
+
+    @contextmanager
+    def unaided(self) -> Iterator[None]:
+        """Neither daemon ends meanwhile, nor is started."""
+        before = [daemon.pid for daemon in self.daemons]
+        yield
+        for daemon in self.daemons:
+            assert daemon.running, f"{daemon.program} has ended:\n{daemon.output[-3000:]}"
+        assert [daemon.pid for daemon in self.daemons] == before
+
+    def wait_for_work(self, pieces: int, deadline: float = 60) -> None:
+        """Until clerks have done so many more pieces of work."""
+        done = self.work_done
+        wait_until(lambda: self.work_done > done + pieces, deadline, what="work")
 
     # --- daemons -------------------------------------------------------------------------
 

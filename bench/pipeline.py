@@ -5,6 +5,9 @@ backlog is written (`bench.rig`), and timed from when they go on to when `raw.et
 stands at the source's end. Three backlogs: wide rows and narrow rows in bulk, and transactions
 of one row. Rounds are interleaved; what a round wrote stays, so later ones meet fuller tables.
 After the last one both sides must have the same number of rows.
+
+Before the daemons go on, the servers alone take the narrow backlog (`bench.floor`): what that
+takes on the same processors no pipeline goes below.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import practice
+from bench.floor import Alone, Floor, floor
 from bench.measure import Result, described, rounds
 from bench.rig import LEGS, PINNING, Rig, Spent
 
@@ -50,29 +54,46 @@ BACKLOGS = (
     ),
 )
 _KEYS_A_ROUND = 1_000_000
+_WITH_FLOOR = "pipeline_narrow_rows_s"
 
 
 def run() -> Iterator[Result]:
-    """The three figures; servers of their own are started and stopped."""
+    """The three figures, and the floor below one; servers of their own are started and stopped."""
     found: dict[str, list[Spent]] = {backlog.bench: [] for backlog in BACKLOGS}
+    alone: list[Alone] = []
     with Rig() as rig:
         with closing(rig.connect()) as connection:
             practice.create(connection)
         rig.start()
-        for turn in range(rounds()):
-            for number, backlog in enumerate(BACKLOGS):
-                found[backlog.bench].append(_caught_up(rig, backlog, turn, number))
+        with floor(rig) as below:
+            for turn in range(rounds()):
+                for number, backlog in enumerate(BACKLOGS):
+                    first = 1 + (turn * len(BACKLOGS) + number) * _KEYS_A_ROUND
+                    write = _writing(backlog, first, below, alone)
+                    found[backlog.bench].append(rig.catch_up(write))
         for table in (practice.WIDE, practice.NARROW):
             source, raw = rig.count(table)
             if source != raw:
                 raise RuntimeError(f"{table}: {source} rows on the source, {raw} in raw")
     for backlog in BACKLOGS:
         yield _result(backlog, found[backlog.bench])
+    yield _floor_result(alone)
 
 
-def _caught_up(rig: Rig, backlog: Backlog, turn: int, number: int) -> Spent:
-    first = 1 + (turn * len(BACKLOGS) + number) * _KEYS_A_ROUND
-    return rig.catch_up(lambda connection: backlog.write(connection, first))
+def _writing(
+    backlog: Backlog, first: int, below: Floor, alone: list[Alone]
+) -> Callable[[Any], None]:
+    """What fills the source while the daemons are held; the narrow rows meet the floor, too."""
+
+    def write(connection: Any) -> None:
+        if backlog.bench != _WITH_FLOOR:
+            backlog.write(connection, first)
+            return
+        below.catch_up()
+        backlog.write(connection, first)
+        alone.append(below.timed(backlog.units, first))
+
+    return write
 
 
 def _result(backlog: Backlog, found: list[Spent]) -> Result:
@@ -87,6 +108,21 @@ def _result(backlog: Backlog, found: list[Spent]) -> Result:
             "legs_cpu_us_each": {
                 leg: round(middle.cpu[leg] / backlog.units * 1e6, 2) for leg in LEGS
             },
+            "pinning": PINNING,
+        },
+    )
+
+
+def _floor_result(alone: list[Alone]) -> Result:
+    [units] = [backlog.units for backlog in BACKLOGS if backlog.bench == _WITH_FLOOR]
+    middle = sorted(alone, key=lambda one: one.seconds)[len(alone) // 2]
+    return Result(
+        "servers_alone_narrow_rows_s",
+        round(units / middle.seconds),
+        details={
+            "unit": "rows",
+            "all_rates": [round(units / one.seconds) for one in alone],
+            "cpu_seconds": {name: round(spent, 2) for name, spent in middle.cpu.items()},
             "pinning": PINNING,
         },
     )

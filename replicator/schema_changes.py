@@ -54,6 +54,10 @@ _NO_SUCH_TABLE = 1146
 _NO_KEY_FOR_NUMBERS = 1075
 
 
+class _NotHere(Exception):
+    """The replica lacks a table that it was never told of: the catalog hid it for a moment."""
+
+
 class _NoKeyForNumbers(Exception):
     """MyISAM numbers rows within the parts of a key before the number's; InnoDB cannot.
 
@@ -191,6 +195,9 @@ class SchemaChanges:
                 log.info("copied_for_its_numbers", tables=verdict.tables, kind=verdict.kind)
                 self._run(statement, copied(verdict), windowed)
                 return
+            except _NotHere:
+                self._requeue(statement, verdict)
+                return
             reach("ddl.executed")
         for engine in verdict.engines:
             if engine.lower() != "innodb":
@@ -251,6 +258,8 @@ class SchemaChanges:
                 return
             if verdict.kind == "drop table" and code in (_UNKNOWN_TABLE, _NO_SUCH_TABLE):
                 return  # every table of the list that is there has been dropped
+            if code == _NO_SUCH_TABLE and not all(map(self._routes.known, verdict.tables)):
+                raise _NotHere from None
             if code == _NO_KEY_FOR_NUMBERS and not verdict.needs_copy:
                 raise _NoKeyForNumbers from None
             known = classify(error, server="replica")

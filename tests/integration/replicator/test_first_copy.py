@@ -183,6 +183,38 @@ def test_a_table_that_is_dropped_before_its_turn_may_come_again(
     assert set(leg.states().values()) == {"streaming"}
 
 
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        [],
+        ["INSERT INTO hidden VALUES (3)"],
+        ["ALTER TABLE hidden ADD n INT DEFAULT 7", "INSERT INTO hidden VALUES (3, 4)"],
+        ["RENAME TABLE hidden TO seen, patient TO hidden"],
+        ["DROP TABLE hidden"],
+    ],
+    ids=["untouched", "written", "altered", "renamed", "dropped"],
+)
+def test_a_table_that_the_catalog_hides_at_the_start_is_copied_later(
+    new_leg: NewLeg, monkeypatch: pytest.MonkeyPatch, meanwhile: list[str]
+) -> None:
+    leg = new_leg(copy_chunk_rows=3)
+    filled(leg, "InnoDB")
+    leg.source.execute("CREATE TABLE hidden (id INT PRIMARY KEY)")
+    leg.source.execute("INSERT INTO hidden VALUES (1), (2)")
+    listed, asked = src.base_tables, []
+
+    def base_tables(connection: Any, database: str) -> list[src.SourceTable]:
+        asked.append(database)
+        found = listed(connection, database)
+        return [table for table in found if len(asked) > 1 or table.name != "hidden"]
+
+    monkeypatch.setattr(src, "base_tables", base_tables)
+    between_chunks(monkeypatch, "patient", doing(leg, *meanwhile))
+    leg.catch_up()
+    leg.assert_exact()
+    assert set(leg.states()) == set(leg.tables())
+
+
 KEYS = {
     "composite": ("a INT, b VARCHAR(9), c DATE, PRIMARY KEY (a, b, c)",
                   "SELECT seq % 2, CONCAT('k', seq % 3), '2024-01-01' + INTERVAL seq DAY"),

@@ -68,6 +68,13 @@ def plan_for(table_map: TableMap) -> TablePlan:
     """Compile a table map that carries full metadata; raises SchemaDrift where it does not."""
     schema = schema_from_table_map(table_map)
     codes = list(zip(table_map.column_types, table_map.column_metadata, strict=True))
+    try:
+        return _compiled(schema, codes)
+    except (LookupError, ValueError):  # a DECIMAL of no digits, say
+        raise malformed(table_map.table) from None
+
+
+def _compiled(schema: TableSchema, codes: list[tuple[int, int]]) -> TablePlan:
     return TablePlan(
         schema,
         types.raw_columns(schema),

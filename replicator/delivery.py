@@ -19,6 +19,7 @@ import binascii
 import struct
 from typing import Any
 
+from config.driver import understood
 from replicator.batch import binlog_statement
 
 Command = tuple[int, bytes]
@@ -65,10 +66,11 @@ class Delivery:
     def _prepare(self, statement: str) -> int:
         connection = self._connection
         connection._execute_command(_PREPARE, statement)
-        answer = connection._read_packet().get_all_data()
-        number, _columns, parameters = struct.unpack_from("<IHH", answer, 1)
-        for _ in range(parameters + 1):  # each one's definition, and an end
-            connection._read_packet()
+        with understood(connection):
+            answer = connection._read_packet().get_all_data()
+            number, _columns, parameters = struct.unpack_from("<IHH", answer, 1)
+            for _ in range(parameters + 1):  # each one's definition, and an end
+                connection._read_packet()
         return int(number)
 
 

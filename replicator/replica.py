@@ -70,7 +70,8 @@ def prepare_database(settings: Settings, charset: str, collation: str) -> None:
     connection = connect_mysql(server)
     try:
         with translated(server.label):
-            if not fetch(connection, "SHOW DATABASES LIKE %s", [server.db.replace("_", r"\_")]):
+            known = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
+            if not fetch(connection, known, [server.db]):  # LIKE would take its signs for others
                 execute(connection, "SET SESSION sql_log_bin=0")  # leg 2 need not follow this
                 execute(
                     connection,

@@ -9,6 +9,7 @@ Sources: MariaDB `sql/log_event.h`, MySQL `libs/mysql/binlog/event/*.h`.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -160,12 +161,18 @@ def parse_query(event: bytes) -> QueryEvent:
     return QueryEvent(event_timestamp(event), thread_id, error_code, database, status, statement)
 
 
+_MOST_INFLATED = 1 << 30
+"""No server lets an event be larger."""
+
+
 def _inflate(data: bytes) -> bytes:
     """Undo MariaDB's `binlog_buf_compress`: a byte with the length's width, the length, zlib."""
     if not data:
         raise UnknownEvent("an empty compressed block in a binlog event", hint=_MALFORMED_HINT)
     width = data[0] & 0x07
     length = int.from_bytes(data[1 : 1 + width], "big")
+    if length > _MOST_INFLATED:
+        raise UnknownEvent("a compressed binlog event lies about its length", hint=_MALFORMED_HINT)
     inflater = zlib.decompressobj()
     try:
         plain = inflater.decompress(data[1 + width :], length)
@@ -191,10 +198,15 @@ def decompress_rows(event: bytes) -> bytes:
     return plain[:4] + bytes([plain_type]) + plain[5:9] + _U32.pack(len(plain)) + plain[13:]
 
 
+_BINLOG_FILE = re.compile(rb"[\x20-\x7e]{1,511}\.[0-9]{1,10}\Z")
+
+
 def parse_rotate(event: bytes) -> tuple[str, int]:
     """(next file, offset) of a ROTATE event."""
-    offset = _U64.unpack_from(event, HEADER_LENGTH)[0]
-    return event[HEADER_LENGTH + 8 :].decode("ascii"), offset
+    name = event[HEADER_LENGTH + 8 :]
+    if not _BINLOG_FILE.match(name):
+        raise UnknownEvent("a ROTATE event names no binlog file", hint=_MALFORMED_HINT)
+    return name.decode("ascii"), _U64.unpack_from(event, HEADER_LENGTH)[0]
 
 
 def server_version(format_description: bytes) -> str:
@@ -224,6 +236,10 @@ _CHARACTER = frozenset({15, 140, 141, 249, 250, 251, 252, 253})
 _STRING, _ENUM, _SET, _GEOMETRY, _VECTOR = 254, 247, 248, 255, 242
 
 
+def _cut_short() -> UnknownEvent:
+    return UnknownEvent("a TABLE_MAP event is cut short", hint=_MALFORMED_HINT)
+
+
 class TableMap:
     """A TABLE_MAP event: which table and columns the rows events after it mean.
 
@@ -235,6 +251,12 @@ class TableMap:
     def __init__(self, event: bytes, *, mariadb: bool = True) -> None:
         self.raw = event
         self._mariadb = mariadb
+        try:
+            self._read_names(event)
+        except (IndexError, UnicodeDecodeError):
+            raise _cut_short() from None
+
+    def _read_names(self, event: bytes) -> None:
         self.table_id = table_id_of(event)
         at = HEADER_LENGTH + 8
         end = at + 1 + event[at]
@@ -245,7 +267,7 @@ class TableMap:
         self.table = event[at + 1 : end].decode("utf-8")
         self.table_span = (at, end + 1)
         if end >= len(event):
-            raise UnknownEvent("a TABLE_MAP event is cut short", hint=_MALFORMED_HINT)
+            raise _cut_short()
         self._columns_at = end + 1
 
     def __repr__(self) -> str:
@@ -253,11 +275,17 @@ class TableMap:
 
     @cached_property
     def _layout(self) -> tuple[bytes, tuple[int, ...], tuple[bool, ...], int]:
+        try:
+            return self._read_layout()
+        except IndexError:
+            raise _cut_short() from None
+
+    def _read_layout(self) -> tuple[bytes, tuple[int, ...], tuple[bool, ...], int]:
         event = self.raw
         count, at = read_lenenc(event, self._columns_at)
         types = event[at : at + count]
         if len(types) != count:
-            raise UnknownEvent("a TABLE_MAP event is cut short", hint=_MALFORMED_HINT)
+            raise _cut_short()
         length, at = read_lenenc(event, at + count)
         metadata = _column_metadata(types, event[at : at + length])
         at += length

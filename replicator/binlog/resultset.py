@@ -23,11 +23,15 @@ import pymysql
 from pymysql.constants import CR
 from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 
+from config import driver
+from config.driver import understood
+
 _COM_QUERY: Final = 3
 _COM_STMT_PREPARE, _COM_STMT_EXECUTE, _COM_STMT_CLOSE = 22, 23, 25
 _MORE_RESULTS: Final = 8
 _FRAME: Final = 0xFFFFFF
 _GIANT: Final = b"\xff\xff\xff\x00"
+_MOST_COLUMNS: Final = 0xFFFF
 _READ_AHEAD: Final = 64 << 10
 """More than a buffered reader holds, and than there is room for at any read."""
 BLOCK_BYTES: Final = 1 << 20
@@ -98,11 +102,12 @@ class ResultSet:
         if isinstance(query, str):
             query = query.encode(self._connection.encoding)
         try:
-            if binary:
-                self._prepare(query)
-            else:
-                self._connection._execute_command(_COM_QUERY, query)
-            self.fields = self._read_head()
+            with understood(self._connection):
+                if binary:
+                    self._prepare(query)
+                else:
+                    self._connection._execute_command(_COM_QUERY, query)
+                self.fields = self._read_head()
         except pymysql.MySQLError:
             self._ended = True  # the connection is as good as before, or closed
             self._close_statement()
@@ -116,7 +121,8 @@ class ResultSet:
         """Whole row packets in order, about `block_bytes` a piece, or one giant row's."""
         while not self._ended:
             try:
-                block = self._next_block()
+                with understood(self._connection):
+                    block = self._next_block()
             except BaseException:
                 self.close()
                 raise
@@ -159,6 +165,8 @@ class ResultSet:
             connection._force_close()
             raise pymysql.InterfaceError(0, "the statement gives no rows")
         count = head.read_length_encoded_integer()
+        if count > _MOST_COLUMNS:
+            raise self._lost("more columns than a result can have")
         fields = tuple(connection._read_packet(FieldDescriptorPacket) for _ in range(count))
         if not connection._read_packet().is_eof_packet():
             raise pymysql.InternalError("the column definitions do not end where they should")
@@ -251,6 +259,8 @@ class ResultSet:
             if header[3] != connection._next_seq_id:
                 raise self._lost("packets out of order")
             connection._next_seq_id = (header[3] + 1) & 0xFF
+            if len(payload) + length > driver.ANSWER_BYTES:
+                raise self._lost("a row larger than any can be")
             payload += self._take(length)
         return bytes(payload)
 

@@ -112,7 +112,28 @@ def _hashed(column: Column) -> tuple[object, ...]:
 
 
 def schema_from_table_map(table_map: TableMap) -> TableSchema:
-    """The schema that a TABLE_MAP event carries; `SchemaDrift` without full metadata."""
+    """The schema that a TABLE_MAP event carries; `SchemaDrift` without full metadata.
+
+    `UnknownEvent` where its parts do not fit each other: no server writes such a thing.
+    """
+    try:
+        schema = _mapped(table_map)
+    except (IndexError, KeyError, ValueError):
+        raise _misfit(table_map) from None
+    if not set(schema.primary_key) <= set(range(len(schema.columns))):
+        raise _misfit(table_map)
+    return schema
+
+
+def _misfit(table_map: TableMap) -> UnknownEvent:
+    return UnknownEvent(
+        f"a table map of {table_map.table} does not fit itself",
+        hint="Nothing behind it was applied. Check that server's binlog with mariadb-binlog or"
+        " mysqlbinlog, with --verify-binlog-checksum.",
+    )
+
+
+def _mapped(table_map: TableMap) -> TableSchema:
     metadata = require_full_metadata(table_map)
     names, key = metadata.column_names or (), metadata.primary_key or ()
     nothing = (None,) * len(names)

@@ -18,6 +18,7 @@ is not known: the server keeps annotations to itself.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -186,7 +187,10 @@ class TransactionReader:
         """What one more event completes; most complete nothing by themselves."""
         handle = self._handlers.get(event[4])
         if handle is not None:
-            return handle(event)
+            try:
+                return handle(event)
+            except (IndexError, ValueError, struct.error):
+                raise self._senseless(event) from None
         if event[4] in _IGNORED or ev.event_flags(event) & ev.IGNORABLE_FLAG:
             return self._moved(event)
         raise self._unknown(event)
@@ -353,6 +357,14 @@ class TransactionReader:
                 hint="Nobody but the replicator should write on that server: end the use of XA"
                 " there, and start over with: replicator resync --all",
             )
+
+    def _senseless(self, event: bytes) -> Halt:
+        return UnknownEvent(
+            f"an event of type {event[4]} at {self._position(event)} is cut short, or makes no"
+            " sense",
+            hint="Nothing behind it was applied. Check the server's binlog around that position:"
+            " mariadb-binlog or mysqlbinlog, with --verify-binlog-checksum.",
+        )
 
     def _unknown(self, event: bytes) -> Halt:
         if event[4] == EventType.INCIDENT:

@@ -15,6 +15,7 @@ import pymysql
 from psycopg import sql
 from pymysql.cursors import Cursor
 
+from config.connections import quote_mysql_identifier
 from replicator.sandbox.accounts import create_analytics_database, unlogged
 from replicator.sandbox.postgres import PostgreSQLServer
 from replicator.sandbox.servers import BinlogServer
@@ -64,7 +65,7 @@ class MySQLDatabase:
         """Make the database, unlogged; `charset` None takes the server's default."""
         tail = f" CHARACTER SET {charset}" if charset else ""
         with contextlib.closing(self.server.connect()) as root, unlogged(root) as cursor:
-            cursor.execute(f"CREATE DATABASE `{self.name}`{tail}")
+            cursor.execute(f"CREATE DATABASE {quote_mysql_identifier(self.name)}{tail}")
 
     def drop(self) -> None:
         """End every session that uses the database and drop it, unlogged."""
@@ -75,7 +76,7 @@ class MySQLDatabase:
             for (session,) in cursor.fetchall():
                 with contextlib.suppress(pymysql.MySQLError):  # gone by itself meanwhile
                     cursor.execute("KILL %s", (session,))
-            cursor.execute(f"DROP DATABASE IF EXISTS `{self.name}`")
+            cursor.execute(f"DROP DATABASE IF EXISTS {quote_mysql_identifier(self.name)}")
 
     def close(self) -> None:
         """Close the connection behind `execute` and `query`."""
@@ -91,7 +92,7 @@ class MySQLDatabase:
 
 
 class PostgresDatabase:
-    """A database on a PostgreSQL server, owned by `user`. `execute` and `query` speak as `user`."""
+    """A database on a PostgreSQL server, for `user`, as whom `execute` and `query` speak."""
 
     def __init__(self, server: PostgreSQLServer, name: str, user: str, password: str) -> None:
         self.server = server
@@ -103,7 +104,7 @@ class PostgresDatabase:
     def connect(
         self, *, autocommit: bool = False, **options: Any
     ) -> psycopg.Connection[tuple[Any, ...]]:
-        """A new connection as the owner, as the process under test has; the caller closes it."""
+        """A new connection as `user`, as the process under test has; the caller closes it."""
         return self.server.connect(
             self.user, self.name, self.password, autocommit=autocommit, **options
         )

@@ -39,13 +39,17 @@ command.run()
 """
 
 
-def build_checked(name: str, directory: Path) -> Path:
-    """The module `name`, such as loader.kernel, built with checks under `directory`."""
+def build_checked(name: str, directory: Path, *, edges: bool = False) -> Path:
+    """The module `name`, such as loader.kernel, built with checks under `directory`.
+
+    `edges`: it tells of each edge that it passes, to the library that `edges_library` makes.
+    """
     pytest.importorskip("Cython", reason="without Cython no checked build of the kernel")
     if not _runtimes():
         pytest.skip("this machine has no gcc with AddressSanitizer")
     done = subprocess.run(
-        [sys.executable, "-c", BUILD, name, str(directory), *CHECKS],
+        [sys.executable, "-c", BUILD, name, str(directory), *CHECKS,
+         *(["-fsanitize-coverage=trace-pc"] if edges else [])],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -54,17 +58,39 @@ def build_checked(name: str, directory: Path) -> Path:
     return built
 
 
-def run_fuzzer(program: Path, built: Path, corpus: Path) -> dict[str, int]:
-    """How MUTATIONS damaged inputs ended; fails where the program finds fault with one."""
+def edges_library(directory: Path) -> Path:
+    """What counts the edges that a build with `edges` passes, made under `directory`."""
+    library = directory / "edges.so"
+    if not library.exists():
+        source = Path(__file__).with_name("edges.c")
+        subprocess.run(
+            ["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), str(source)],
+            check=True,
+        )
+    return library
+
+
+def run_fuzzer(
+    program: Path,
+    built: Path,
+    corpus: Path,
+    *more: str,
+    edges: Path | None = None,
+    count: int = MUTATIONS,
+) -> dict[str, int]:
+    """How `count` damaged inputs ended; fails where the program finds fault with one.
+
+    `edges`: the library that a build with edges needs.
+    """
     environment = {
         **os.environ,
-        "LD_PRELOAD": " ".join(_runtimes()),
+        "LD_PRELOAD": " ".join([*_runtimes(), *([str(edges)] if edges else [])]),
         "PYTHONMALLOC": "malloc",  # so that each object has borders that are watched
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99",
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
     done = subprocess.run(
-        [sys.executable, str(program), str(built), str(corpus), "1", str(MUTATIONS)],
+        [sys.executable, str(program), str(built), str(corpus), "1", str(count), *more],
         env=environment, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]

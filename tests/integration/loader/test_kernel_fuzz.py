@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from replicator.sandbox.databases import MySQLDatabase
 from tests.integration.binlog.logged import Log
 from tests.integration.binlog.random_tables import RandomTable, tables
-from tests.integration.checked_build import MUTATIONS, build_checked, run_fuzzer
+from tests.integration.checked_build import MUTATIONS, build_checked, edges_library, run_fuzzer
 from tests.integration.loader.kernel_events import events_of
 from tests.integration.loader.test_values import (
     NUMBER_ROWS,
@@ -31,7 +31,13 @@ from tests.integration.loader.test_values import (
 @pytest.fixture(scope="module")
 def fenced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kernel, built with checks."""
-    return build_checked("loader.kernel", tmp_path_factory.mktemp("fenced"))
+    return build_checked("loader.kernel", tmp_path_factory.mktemp("fenced"), edges=True)
+
+
+@pytest.fixture(scope="module")
+def edges(fenced: Path) -> Path:
+    """What the kernel tells of its edges; needed wherever it is loaded."""
+    return edges_library(fenced.parent)
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +79,56 @@ def corpus(replica_db: MySQLDatabase, tmp_path: Path) -> Path:
 
 
 def test_damaged_events_end_as_in_python_and_within_their_buffer(
-    fenced: Path, corpus: Path
+    fenced: Path, edges: Path, corpus: Path
 ) -> None:
-    ended = run_fuzzer(Path(__file__).with_name("kernel_fuzzer.py"), fenced, corpus)
+    program = Path(__file__).with_name("kernel_fuzzer.py")
+    ended = run_fuzzer(program, fenced, corpus, edges=edges)
     assert ended["UnknownEvent"] > MUTATIONS // 10
     assert ended["decoded"] > MUTATIONS // 10
 
 
 def test_damaged_events_are_folded_as_in_python_and_within_their_buffer(
-    fenced_fold: Path, corpus: Path
+    fenced_fold: Path, edges: Path, corpus: Path
 ) -> None:
-    ended = run_fuzzer(Path(__file__).with_name("fold_fuzzer.py"), fenced_fold, corpus)
+    program = Path(__file__).with_name("fold_fuzzer.py")
+    ended = run_fuzzer(program, fenced_fold, corpus, edges=edges)
     assert ended["UnknownEvent"] > MUTATIONS // 20
     assert ended["folded"] > MUTATIONS // 20
+
+
+GUIDED = Path(__file__).with_name("guided_fuzzer.py")
+ATTEMPTS = MUTATIONS // 2
+
+
+def test_where_coverage_leads_the_kernel_stays_within_its_buffer(
+    fenced: Path, edges: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """From every type of column that there is."""
+    ended = run_fuzzer(
+        *(GUIDED, fenced, _shortest(corpus, tmp_path, 400), str(edges), "guided"),
+        edges=edges,
+        count=ATTEMPTS,
+    )
+    assert ended["new"] > 100, ended
+    assert ended["UnknownEvent"] > ATTEMPTS // 20, ended
+
+
+def test_coverage_leads_further_than_chance(
+    fenced: Path, edges: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """From three small events, with the same dice and the same number of attempts."""
+    seeds = _shortest(corpus, tmp_path, 3)
+    found = {
+        how: run_fuzzer(GUIDED, fenced, seeds, str(edges), how, edges=edges, count=ATTEMPTS)
+        for how in ("blind", "guided")
+    }
+    assert found["guided"]["edges"] > 1.1 * found["blind"]["edges"], found
+
+
+def _shortest(corpus: Path, directory: Path, count: int) -> Path:
+    """The shortest inputs of a corpus, one of each table map."""
+    inputs = sorted(pickle.loads(corpus.read_bytes()), key=lambda pair: len(pair[0] + pair[1]))
+    by_map = {table_map: (table_map, event) for table_map, event in reversed(inputs)}
+    path = directory / f"shortest-{count}"
+    path.write_bytes(pickle.dumps(sorted(by_map.values(), key=lambda p: len(p[0] + p[1]))[:count]))
+    return path

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -348,3 +349,34 @@ def test_opening_asks_for_checksums_and_heartbeats_and_registers_as_a_replica() 
     assert connection.closed
     with pytest.raises(ConnectionLost, match="not open"):
         stream.read(0.01)
+
+
+def test_a_large_compressed_transaction_comes_in_parts_and_in_its_order() -> None:
+    log = Log()
+    inside = [log.rows(7, number.to_bytes(4, "little") + bytes(1 << 20)) for number in range(12)]
+    plain = b"".join(inside)
+    packed = zstandard.ZstdCompressor().compress(plain)
+    fields = b"".join(
+        bytes([kind, 9, 0xFE]) + value.to_bytes(8, "little")
+        for kind, value in ((2, 0), (3, len(plain)), (1, len(packed)))
+    )
+    whole = log.add(EventType.TRANSACTION_PAYLOAD, fields + b"\0" + packed)
+    after = log.xid()
+    stream = opened(sent(whole) + sent(after))
+    sizes, got = [], []
+    while len(got) < len(inside) + 1:
+        events = stream.read(0)
+        sizes.append(sum(map(len, events)))
+        got += events
+    assert [event[27:] for event in got[:-1]] == [event[27:] for event in inside]
+    assert got[-1][4] == EventType.XID
+    assert max(sizes) < 6 << 20
+    assert len(sizes) >= 3
+
+
+def test_an_event_without_end_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "_EVENT_LIMIT", 3 * LIMIT)
+    endless = packets(b"\0" + bytes(LIMIT - 1))[: LIMIT + 4]  # full packets, never a short one
+    stream = opened(*[endless] * 10)
+    with pytest.raises(ConnectionLost, match="larger than any can be"):
+        stream.read(0)

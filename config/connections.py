@@ -24,6 +24,7 @@ import psycopg
 import pymysql
 from sqlalchemy import URL, Engine, create_engine
 
+from config.driver import GuardedConnection
 from config.errors import translated
 from config.settings import MySQLServer, PostgresServer, Settings, load_settings
 
@@ -81,8 +82,8 @@ def connect_mysql(
         return connection
 
 
-class _Connection(MySQLConnection):
-    """PyMySQL's, but for its context for TLS that verifies nobody.
+class _Connection(GuardedConnection):
+    """PyMySQL's (guarded), but for its context for TLS that verifies nobody.
 
     PyMySQL reads all of the system's authorities for each connection, which takes thirty
     times as long as everything else, and then asks none of them.

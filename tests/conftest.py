@@ -10,12 +10,13 @@ Shared by the whole session (do not kill or reconfigure these):
 
 A fresh database for each test, dropped afterwards; none disturbs another:
   source_db         MySQLDatabase, readable by its account readonly_user
-  replica_db        MySQLDatabase, all rights on it for its account replication_user
-  analytics_db      PostgresDatabase, owned by its account analytics_user
+  replica_db        MySQLDatabase, for its account replication_user
+  analytics_db      PostgresDatabase, for its account analytics_user
     .name .user .password .server
-    .execute(sql, args) .query(sql, args)   as root (PostgreSQL: as the owner), autocommit
-    .connect(**options)                     MySQL: root in this database; PostgreSQL: the owner
+    .execute(sql, args) .query(sql, args)   as root (PostgreSQL: as the account), autocommit
+    .connect(**options)                     MySQL: root in this database; PostgreSQL: the account
     .connect_as_account(**options)          MySQL: as the process under test would
+  Their accounts are made with what `replicator check --grants` prints, and so may do no more.
   Creating and dropping them is not logged; what a test does in them is.
   A binlog is the whole server's: events of other databases may stand in it.
 
@@ -43,7 +44,12 @@ import pytest
 
 from replicator.sandbox import waiting
 
-pytest_plugins = ["tests.fix_servers", "tests.fix_pipeline", "tests.fix_proxy"]
+pytest_plugins = [
+    "tests.fix_servers",
+    "tests.fix_pipeline",
+    "tests.fix_proxy",
+    "tests.fix_watching",
+]
 
 
 @pytest.fixture(scope="session")

@@ -256,10 +256,15 @@ def replica_db(replica_server: BinlogServer) -> Iterator[MySQLDatabase]:
 
 @pytest.fixture
 def analytics_db(analytics_server: PostgreSQLServer) -> Iterator[PostgresDatabase]:
-    """A new empty PostgreSQL database owned by analytics_user; no schema `raw` in it yet."""
+    """A new empty PostgreSQL database for analytics_user; no schema `raw` in it yet.
+
+    The account may also write schema public, where tests let it do as analysts do.
+    """
     name = _name("opendental_analytics")
     database = PostgresDatabase(analytics_server, name, ANALYTICS_USER, PASSWORD)
     database.create()
+    with analytics_server.connect(database=name) as root:
+        root.execute(f"GRANT CREATE ON SCHEMA public TO {ANALYTICS_USER}".encode())
     yield database
     database.drop()
 

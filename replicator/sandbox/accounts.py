@@ -1,83 +1,76 @@
-"""The three accounts of the data flow, each with exactly what its process needs.
+"""The three accounts of the data flow, made with the very SQL that `check --grants` prints.
 
 From the left comes a superuser's connection; to the right stands an account
-with the grants that the documentation asks an operator to give: so every run
-of the demo and of the tests shows that they suffice.
+with the privileges of `replicator.grants` and no others: so every run of the demo and
+of the tests shows that they suffice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
 import pymysql
-from psycopg import sql
 from pymysql.cursors import Cursor
 
-SOURCE_GRANTS = ("REPLICATION SLAVE", "BINLOG MONITOR")
-REPLICA_GRANTS = ("BINLOG REPLAY", "BINLOG ADMIN", "REPLICATION SLAVE", "BINLOG MONITOR", "PROCESS")
-MYSQL_SOURCE_GRANTS = ("REPLICATION SLAVE", "REPLICATION CLIENT")
-MYSQL_REPLICA_GRANTS = (
-    *("BINLOG_ADMIN", "SYSTEM_VARIABLES_ADMIN", "SESSION_VARIABLES_ADMIN"),
-    *("REPLICATION SLAVE", "REPLICATION CLIENT", "PROCESS"),
-)
+from replicator import grants
+from replicator.grants import Privilege
+from replicator.source import identify
 
 
 def create_source_account(root: pymysql.Connection[Cursor], user: str, password: str) -> None:
     """The account that reads the binlog; `allow_source` lets it read a database."""
-    _create(root, user, password, SOURCE_GRANTS if _mariadb(root) else MYSQL_SOURCE_GRANTS)
+    _create(root, user, password, grants.source_privileges(identify(root)))
 
 
 def create_replica_account(root: pymysql.Connection[Cursor], user: str, password: str) -> None:
     """The account that applies to the replica; `allow_replica` gives it its database."""
-    _create(root, user, password, REPLICA_GRANTS if _mariadb(root) else MYSQL_REPLICA_GRANTS)
+    _create(root, user, password, grants.replica_privileges(identify(root)))
 
 
 def allow_source(root: pymysql.Connection[Cursor], user: str, database: str) -> None:
-    _grant(root, "SELECT", user, database)
+    _allow(root, user, database, grants.source_privileges(identify(root)))
 
 
 def allow_replica(root: pymysql.Connection[Cursor], user: str, database: str) -> None:
-    _grant(root, "ALL PRIVILEGES", user, database)
+    _allow(root, user, database, grants.replica_privileges(identify(root)))
 
 
 def create_analytics_account(
     root: psycopg.Connection[tuple[Any, ...]], user: str, password: str
 ) -> None:
-    """The account that writes `raw`: it owns its database and nothing else."""
-    root.execute(
-        sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
-            sql.Identifier(user), sql.Literal(password)
-        )
-    )
+    """The account that writes `raw`."""
+    root.execute(grants.postgres_role(user, password).encode())
 
 
 def create_analytics_database(
-    root: psycopg.Connection[tuple[Any, ...]], database: str, owner: str
+    root: psycopg.Connection[tuple[Any, ...]], database: str, user: str
 ) -> None:
-    root.execute(
-        sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0").format(
-            sql.Identifier(database), sql.Identifier(owner)
-        )
-    )
-
-
-def _mariadb(root: Any) -> bool:
-    return "mariadb" in str(root.server_version).lower()
+    """A database in which `user` may create schemas, and owns only those."""
+    for statement in grants.postgres_database(user, database):
+        root.execute(statement.encode())
 
 
 def _create(
-    root: pymysql.Connection[Cursor], user: str, password: str, grants: tuple[str, ...]
+    root: pymysql.Connection[Cursor], user: str, password: str, privileges: Iterable[Privilege]
 ) -> None:
+    """Everything but what is about a database, which comes later."""
+    name = grants.account(user)
+    everywhere = [privilege for privilege in privileges if privilege.everywhere]
     with unlogged(root) as cursor:
-        cursor.execute("CREATE USER %s@'%%' IDENTIFIED BY %s", (user, password))
-        cursor.execute(f"GRANT {', '.join(grants)} ON *.* TO %s@'%%'", (user,))
+        cursor.execute(grants.create_user(name, password))
+        for statement in grants.grant_statements(name, "", everywhere):
+            cursor.execute(statement)
 
 
-def _grant(root: pymysql.Connection[Cursor], what: str, user: str, database: str) -> None:
-    pattern = database.replace("_", r"\_").replace("%", r"\%").replace("`", "``")
+def _allow(
+    root: pymysql.Connection[Cursor], user: str, database: str, privileges: Iterable[Privilege]
+) -> None:
+    there = [privilege for privilege in privileges if not privilege.everywhere]
     with unlogged(root) as cursor:
-        cursor.execute(f"GRANT {what} ON `{pattern.replace('%', '%%')}`.* TO %s@'%%'", (user,))
+        for statement in grants.grant_statements(grants.account(user), database, there):
+            cursor.execute(statement)
 
 
 def unlogged(root: pymysql.Connection[Cursor]) -> Cursor:

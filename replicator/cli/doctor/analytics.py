@@ -10,15 +10,18 @@ from collections.abc import Iterator
 
 from config.settings import Settings
 from replicator.cli.doctor.facts import PostgresFacts
-from replicator.cli.doctor.finding import Finding, fail, ok, warn
-from replicator.cli.doctor.shared import clock, transport
+from replicator.cli.doctor.finding import Finding, Mend, fail, ok, warn
+from replicator.cli.doctor.shared import clock, room, transport
+from replicator.grants import postgres_database
 
 ANALYTICS = "analytics"
 _LEAST = 13
 
 
-def analytics_findings(facts: PostgresFacts, settings: Settings) -> Iterator[Finding]:
-    """Everything about the analytics server."""
+def analytics_findings(
+    facts: PostgresFacts, settings: Settings, carried_bytes: int | None = None
+) -> Iterator[Finding]:
+    """Everything about the analytics server; `carried_bytes`: the source's tables, if known."""
     server = settings.analytics
     major = facts.version // 10_000
     if major < _LEAST:
@@ -33,8 +36,11 @@ def analytics_findings(facts: PostgresFacts, settings: Settings) -> Iterator[Fin
             "encoding",
             facts.encoding,
             "UTF8, to hold every character of the source",
-            f"CREATE DATABASE \"{server.db}\" ENCODING 'UTF8' TEMPLATE template0;"
-            " under a name that is free, and set POSTGRES_ANALYTICS_DB to it.",
+            Mend(
+                "Load into another database:",
+                sql=tuple(postgres_database(facts.account, f"{server.db}_utf8")),
+                settings=(f"POSTGRES_ANALYTICS_DB={server.db}_utf8",),
+            ),
         )
     else:
         yield ok(ANALYTICS, "encoding", facts.encoding)
@@ -45,18 +51,21 @@ def analytics_findings(facts: PostgresFacts, settings: Settings) -> Iterator[Fin
             "too many privileges",
             f"{facts.account} is a superuser",
             "an ordinary role",
-            f'ALTER ROLE "{facts.account}" NOSUPERUSER;',
+            Mend(sql=(f"ALTER ROLE {_name(facts.account)} NOSUPERUSER;",)),
         )
     else:
         yield ok(ANALYTICS, "too many privileges", "none: an ordinary role")
+    yield _temporary(facts, server.db)
     if facts.read_only:
         yield fail(
             ANALYTICS,
             "writable",
             "transactions are read-only",
             "a primary server that takes writes",
-            "Point POSTGRES_ANALYTICS_HOST at the primary, or"
-            f' ALTER DATABASE "{server.db}" RESET default_transaction_read_only;',
+            Mend(
+                "Point POSTGRES_ANALYTICS_HOST at the primary; on a primary:",
+                sql=(f"ALTER DATABASE {_name(server.db)} RESET default_transaction_read_only;",),
+            ),
         )
     else:
         yield ok(ANALYTICS, "writable", "yes")
@@ -67,7 +76,12 @@ def analytics_findings(facts: PostgresFacts, settings: Settings) -> Iterator[Fin
             "durability",
             ", ".join(f"{name}=off" for name in off),
             "on, or a power cut may destroy the database",
-            "ALTER SYSTEM RESET " + "; ALTER SYSTEM RESET ".join(off) + "; then restart",
+            Mend(
+                sql=(
+                    *(f"ALTER SYSTEM RESET {name};" for name in off),
+                    "SELECT pg_reload_conf();",
+                )
+            ),
         )
     else:
         yield ok(ANALYTICS, "durability", "fsync and full_page_writes are on")
@@ -75,9 +89,28 @@ def analytics_findings(facts: PostgresFacts, settings: Settings) -> Iterator[Fin
     yield transport(
         ANALYTICS,
         host=server.host,
+        mode=server.ssl_mode,
         encrypted=facts.encrypted,
         prefix="POSTGRES_ANALYTICS",
         strict="verify-full",
+    )
+    if carried_bytes is not None:
+        # Where PostgreSQL keeps its files, an ordinary role is not told.
+        missing = max(0, carried_bytes - facts.database_bytes)
+        yield room(ANALYTICS, "room for the copy", missing, None)
+
+
+def _temporary(facts: PostgresFacts, database: str) -> Finding:
+    check = "privilege TEMPORARY"
+    if facts.may_make_temporary:
+        return ok(ANALYTICS, check, "granted")
+    grant = f"GRANT TEMPORARY ON DATABASE {_name(database)} TO {_name(facts.account)};"
+    return fail(
+        ANALYTICS,
+        check,
+        "not granted: cannot stage a batch",
+        f"granted on {database}",
+        Mend(sql=(grant,)),
     )
 
 
@@ -89,12 +122,22 @@ def _schema(facts: PostgresFacts, settings: Settings) -> Finding:
     if not facts.schema_exists and facts.may_create_schema:
         return ok(ANALYTICS, check, "not there yet: the loader will create it")
     if not facts.schema_exists:
-        remedy = f'CREATE SCHEMA "{server.schema_name}" AUTHORIZATION "{facts.account}";'
-        return fail(ANALYTICS, check, "not there", "a schema that we may write", remedy)
+        grant = f"GRANT CREATE ON DATABASE {_name(server.db)} TO {_name(facts.account)};"
+        return fail(
+            ANALYTICS,
+            check,
+            "not there, and not ours to create",
+            "a schema that we may write",
+            Mend(sql=(grant,)),
+        )
     return fail(
         ANALYTICS,
         check,
         "there, but not ours to write",
         "a schema that we may write",
-        f'ALTER SCHEMA "{server.schema_name}" OWNER TO "{facts.account}";',
+        Mend(sql=(f"ALTER SCHEMA {_name(server.schema_name)} OWNER TO {_name(facts.account)};",)),
     )
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -7,9 +7,10 @@ but for OpenDental's version.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +18,18 @@ import pymysql
 
 from config.connections import PostgresConnection
 from config.connections import quote_mysql_identifier as quote
+from config.errors import ReplicatorError
 from replicator import source as src
 from replicator.tracking import fetch, utc_now
 
+Began = Callable[[str], int]
+"""The second in which a server began the binlog file of that name."""
+
 _GRANT = re.compile(r"^GRANT (?P<words>.+?) ON (?P<scope>\S+|`.*`\.\S+) TO ", re.IGNORECASE)
 _COLUMNS = re.compile(r"\([^)]*\)")
+_DATABASE = re.compile(r"^`((?:[^`]|``)+)`\.\*$")
+_FOREIGN_KEY = re.compile(r"CONSTRAINT `((?:[^`]|``)+)` FOREIGN KEY")
+_PREFERENCES = ("ProgramVersion", "DataBaseVersion", "UpdateInProgressOnComputerName")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,27 @@ class TableFacts:
     bytes: int
     has_key: bool
     has_foreign_key: bool
+    foreign_keys: tuple[str, ...] = ()
+    """The names of its foreign key constraints."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDental:
+    """What OpenDental says of itself in table preference."""
+
+    program: str
+    database: str = ""
+    updating: bool = False
+    """Does it say that an update is under way?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where leg 1 stands in the source's binlog, as its offset row tells."""
+
+    file: str
+    age_seconds: float | None
+    """How old the source's newest applied change is; None where there was none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +77,16 @@ class MySQLFacts:
     encrypted: bool
     databases: tuple[str, ...]
     tables: tuple[TableFacts, ...] = ()
-    opendental_version: str | None = None
+    opendental: OpenDental | None = None
+    binlog_files: tuple[str, ...] = ()
     binlog_bytes: int = 0
+    binlog_age_seconds: float | None = None
+    """How long ago the oldest of its binlog files was begun."""
+    disk_free_bytes: int | None = None
+    """Where its data lies; None where that cannot be seen from here."""
+    collations: frozenset[str] = frozenset()
+    """Those that its tables use; of a replica: all that the server knows."""
+    standing: Standing | None = None
 
     def variable(self, name: str) -> str:
         """A global variable's value, upper case; empty where the server has none of the name."""
@@ -59,12 +96,14 @@ class MySQLFacts:
         """Has the account this privilege, everywhere or on `database`?"""
         scopes = ["*.*"]
         if database is not None:
-            scopes += [s for s in self.grants if _database_of(s) == database]
+            scopes += [s for s in self.grants if self.names(s) == database]
         return any(self.grants.get(s, frozenset()) & {privilege, "ALL PRIVILEGES"} for s in scopes)
 
-    def held(self) -> set[str]:
-        """All privileges that the account holds anywhere."""
-        return set().union(*self.grants.values()) if self.grants else set()
+    @staticmethod
+    def names(scope: str) -> str | None:
+        """The database that a scope such as `open\\_dental`.* names; None for any other scope."""
+        match = _DATABASE.match(scope)
+        return re.sub(r"\\([_%\\])", r"\1", match[1].replace("``", "`")) if match else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,28 +119,60 @@ class PostgresFacts:
     superuser: bool
     encrypted: bool
     read_only: bool
+    may_make_temporary: bool
+    database_bytes: int
     skew_seconds: float
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_mysql(connection: Any, database: str, *, with_tables: bool) -> MySQLFacts:
-    """Look at a server; `with_tables`, at the database's tables as well."""
-    here = utc_now()
+def read_source(
+    connection: Any, database: str, *, here: bool = False, began: Began | None = None
+) -> MySQLFacts:
+    """Look at the source. `here`: it runs on this machine, where its disk can be looked at."""
+    facts = _read(connection, here=here, began=began)
+    if database not in facts.databases:
+        return facts
+    return replace(
+        facts,
+        tables=_tables(connection, database),
+        opendental=_opendental(connection, database),
+        collations=_collations(connection, database),
+    )
+
+
+def read_replica(
+    connection: Any, database: str, *, here: bool = False, began: Began | None = None
+) -> MySQLFacts:
+    """Look at the replica's server, and at what leg 1 has left there."""
+    facts = _read(connection, here=here, began=began)
+    known = fetch(connection, "SELECT collation_name FROM information_schema.collations")
+    there = database in facts.databases
+    return replace(
+        facts,
+        tables=_tables(connection, database) if there else (),
+        standing=_standing(connection, database) if there else None,
+        collations=frozenset(str(row[0]) for row in known if row[0]),
+    )
+
+
+def _read(connection: Any, *, here: bool, began: Began | None) -> MySQLFacts:
+    now = utc_now()
     there = fetch(connection, "SELECT UTC_TIMESTAMP(6), CURRENT_USER()")[0]
     cipher = fetch(connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")
-    databases = tuple(str(row[0]) for row in fetch(connection, "SHOW DATABASES"))
-    wanted = with_tables and database in databases
+    variables = dict(fetch(connection, "SHOW GLOBAL VARIABLES"))
+    files = _binlog_files(connection)
     return MySQLFacts(
         identity=src.identify(connection),
         account=_quoted_account(str(there[1])),
-        variables=dict(fetch(connection, "SHOW GLOBAL VARIABLES")),
+        variables=variables,
         grants=parse_grants(str(row[0]) for row in fetch(connection, "SHOW GRANTS")),
-        skew_seconds=_skew(there[0], here),
+        skew_seconds=_skew(there[0], now),
         encrypted=bool(cipher and cipher[0][1]),
-        databases=databases,
-        tables=_tables(connection, database) if wanted else (),
-        opendental_version=_opendental_version(connection, database) if wanted else None,
-        binlog_bytes=_binlog_bytes(connection),
+        databases=tuple(str(row[0]) for row in fetch(connection, "SHOW DATABASES")),
+        binlog_files=tuple(files),
+        binlog_bytes=sum(files.values()),
+        binlog_age_seconds=_age_of(next(iter(files)), began, there[0]) if files and began else None,
+        disk_free_bytes=_free(variables.get("datadir", "")) if here else None,
     )
 
 
@@ -112,15 +183,10 @@ def parse_grants(lines: Any) -> dict[str, frozenset[str]]:
         match = _GRANT.match(line)
         if match:
             words = _COLUMNS.sub("", match["words"]).upper().split(",")
+            words += ["GRANT OPTION"] if line.endswith("WITH GRANT OPTION") else []
             scope = match["scope"]
             found[scope] = found.get(scope, frozenset()) | {word.strip() for word in words}
     return found
-
-
-def _database_of(scope: str) -> str | None:
-    """The database that a scope such as `open\\_dental`.* names."""
-    match = re.match(r"^`((?:[^`]|``)+)`\.\*$", scope)
-    return re.sub(r"\\([_%\\])", r"\1", match[1].replace("``", "`")) if match else None
 
 
 def _quoted_account(account: str) -> str:
@@ -150,50 +216,100 @@ def _tables(connection: Any, database: str) -> tuple[TableFacts, ...]:
         " AND table_type = 'BASE TABLE' ORDER BY table_name",
         [database],
     )
-    return tuple(
-        TableFacts(
-            name, engine or "", int(size), name in keyed, _refers(connection, database, name)
-        )
-        for name, engine, size in rows
-    )
+    found = []
+    for name, engine, size in rows:
+        create = _create_statement(connection, database, name)
+        refers, keys = src.has_foreign_key(create), tuple(_FOREIGN_KEY.findall(create))
+        found.append(TableFacts(name, engine or "", int(size), name in keyed, refers, keys))
+    return tuple(found)
 
 
-def _refers(connection: Any, database: str, table: str) -> bool:
+def _create_statement(connection: Any, database: str, table: str) -> str:
     try:
-        create = fetch(connection, f"SHOW CREATE TABLE {quote(database)}.{quote(table)}")[0][1]
+        rows = fetch(connection, f"SHOW CREATE TABLE {quote(database)}.{quote(table)}")
     except pymysql.MySQLError:
-        return False  # unreadable or gone: not what this look is about
-    return src.has_foreign_key(create)
+        return ""  # unreadable or gone: not what this look is about
+    return str(rows[0][1])
 
 
-def _opendental_version(connection: Any, database: str) -> str | None:
+def _opendental(connection: Any, database: str) -> OpenDental | None:
+    """Only these three preferences are read; the third names a computer, which is not told."""
     try:
-        rows = fetch(
-            connection,
-            f"SELECT ValueString FROM {quote(database)}.preference"
-            " WHERE PrefName = 'ProgramVersion'",
+        found = dict(
+            fetch(
+                connection,
+                f"SELECT PrefName, ValueString FROM {quote(database)}.preference"
+                " WHERE PrefName IN (%s, %s, %s)",
+                _PREFERENCES,
+            )
         )
     except pymysql.MySQLError:
         return None
-    return str(rows[0][0]) if rows else None
+    program, version, updating = (str(found.get(name) or "").strip() for name in _PREFERENCES)
+    return OpenDental(program, version, bool(updating)) if program else None
 
 
-def _binlog_bytes(connection: Any) -> int:
+def _collations(connection: Any, database: str) -> frozenset[str]:
+    """What the database, its tables and their columns are sorted by."""
+    rows = fetch(
+        connection,
+        "SELECT collation_name FROM information_schema.columns WHERE table_schema = %s"
+        " UNION SELECT table_collation FROM information_schema.tables WHERE table_schema = %s"
+        " UNION SELECT default_collation_name FROM information_schema.schemata"
+        " WHERE schema_name = %s",
+        [database] * 3,
+    )
+    return frozenset(str(row[0]) for row in rows if row[0])
+
+
+def _standing(connection: Any, database: str) -> Standing | None:
     try:
-        return sum(int(row[1]) for row in fetch(connection, "SHOW BINARY LOGS"))
+        rows = fetch(
+            connection,
+            "SELECT binlog_file, TIMESTAMPDIFF(MICROSECOND, event_timestamp, UTC_TIMESTAMP(6))"
+            f" FROM {quote(database)}.etl_binlog_offset WHERE stream = 'main'",
+        )
     except pymysql.MySQLError:
-        return 0
+        return None  # leg 1 was never here
+    if not rows:
+        return None
+    return Standing(str(rows[0][0]), None if rows[0][1] is None else int(rows[0][1]) / 1e6)
+
+
+def _binlog_files(connection: Any) -> dict[str, int]:
+    try:
+        return {str(row[0]): int(row[1]) for row in fetch(connection, "SHOW BINARY LOGS")}
+    except pymysql.MySQLError:
+        return {}
+
+
+def _age_of(file: str, began: Began, now: datetime) -> float | None:
+    try:
+        return (now - datetime(1970, 1, 1)).total_seconds() - began(file)
+    except (pymysql.MySQLError, ReplicatorError):
+        return None  # may not be read: another finding says so
+
+
+def _free(directory: str) -> int | None:
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
 
 
 def read_postgres(connection: PostgresConnection, schema: str) -> PostgresFacts:
     """Look at the analytics server; the transaction that this opens is left to the caller."""
     here = utc_now()
+    connection.execute("SET client_encoding TO 'UTF8'")  # of SQL_ASCII, names would be bytes
     row = connection.execute(
         "SELECT current_setting('server_version_num')::int, current_user::text,"
         " pg_encoding_to_char(d.encoding), has_database_privilege(d.oid, 'CREATE'),"
         " n.oid IS NOT NULL, COALESCE(has_schema_privilege(n.oid, 'CREATE'), false),"
         " r.rolsuper, COALESCE(s.ssl, false),"
-        " current_setting('transaction_read_only') = 'on', clock_timestamp() AT TIME ZONE 'UTC'"
+        " current_setting('transaction_read_only') = 'on',"
+        " has_database_privilege(d.oid, 'TEMPORARY'), pg_database_size(d.oid),"
+        " clock_timestamp() AT TIME ZONE 'UTC'"
         " FROM pg_database d JOIN pg_roles r ON r.rolname = current_user"
         " LEFT JOIN pg_namespace n ON n.nspname = %s"
         " LEFT JOIN pg_stat_ssl s ON s.pid = pg_backend_pid()"
@@ -204,9 +320,9 @@ def read_postgres(connection: PostgresConnection, schema: str) -> PostgresFacts:
     wanted = connection.execute(
         "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes')"
     )
-    names = [field.name for field in fields(PostgresFacts)[:9]]
+    names = [field.name for field in fields(PostgresFacts)[:11]]
     return PostgresFacts(
         **dict(zip(names, row, strict=False)),
-        skew_seconds=_skew(row[9], here),
+        skew_seconds=_skew(row[11], here),
         settings=dict(wanted.fetchall()),
     )

@@ -9,37 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from config.settings import Settings
+from config.tables import TableRules
 from replicator.cli.doctor.facts import MySQLFacts
-from replicator.cli.doctor.finding import Finding, Verdict, fail, ok, warn
+from replicator.cli.doctor.finding import Finding, Mend, Verdict, fail, ok, warn
 from replicator.cli.doctor.shared import (
+    DAY,
+    checksum,
     clock,
-    expiry_line,
+    expiry,
+    growth,
+    privileges,
     retention_seconds,
+    room,
+    set_global,
+    too_many,
     transport,
     value_in_my_cnf,
 )
+from replicator.grants import replica_privileges
 
 REPLICA = "replica"
-_DAY = 86_400
-_MARIADB_GRANTS = (
-    "BINLOG REPLAY",
-    "BINLOG ADMIN",
-    "REPLICATION SLAVE",
-    "BINLOG MONITOR",
-    "PROCESS",
-)
-_MYSQL_GRANTS = (
-    "BINLOG_ADMIN",
-    "SESSION_VARIABLES_ADMIN",
-    "REPLICATION SLAVE",
-    "REPLICATION CLIENT",
-    "PROCESS",
-)
 _LEAST_PACKET = 16 << 20
+_COPY_FACTOR = 2
+"""A first copy is stored, and logged for leg 2."""
 
 
 def replica_findings(
-    facts: MySQLFacts, settings: Settings, source: MySQLFacts | None
+    facts: MySQLFacts, settings: Settings, source: MySQLFacts | None, rules: TableRules
 ) -> Iterator[Finding]:
     """Everything about the replica; `source` is None where the source could not be read."""
     flavour = _flavour(facts, source)
@@ -59,7 +55,10 @@ def replica_findings(
             "binlog_row_value_options",
             facts.variable("binlog_row_value_options"),
             "nothing: the loader needs whole JSON documents",
-            "SET GLOBAL binlog_row_value_options = ''; and remove it from my.cnf",
+            Mend(
+                sql=("SET GLOBAL binlog_row_value_options = '';",),
+                my_cnf=("binlog_row_value_options=",),
+            ),
         )
     if facts.variable("mysql56_temporal_format") in ("OFF", "0"):
         yield fail(
@@ -67,21 +66,36 @@ def replica_findings(
             "mysql56_temporal_format",
             "OFF",
             "ON: the source's times would be stored otherwise here",
-            "SET GLOBAL mysql56_temporal_format = ON; and take it out of my.cnf",
+            set_global("mysql56_temporal_format", "ON"),
         )
+    yield checksum(REPLICA, facts)
     yield from _names(facts, source)
-    yield _retention(facts)
+    yield from _retention(facts, settings)
+    yield from growth(REPLICA, facts)
     yield _server_id(facts, settings, source)
     yield from _limits(facts)
-    yield from _privileges(facts, settings)
+    needed = replica_privileges(facts.identity)
+    yield from privileges(REPLICA, facts, needed, settings.replication.db)
+    yield too_many(REPLICA, facts, needed, settings.replication.db, owns=True)
     yield clock(REPLICA, facts.skew_seconds)
     yield transport(
         REPLICA,
         host=settings.replication.host,
+        mode=settings.replication.ssl_mode,
         encrypted=facts.encrypted,
         prefix="MYSQL_REPLICATION",
         strict="verify_identity",
     )
+    if source is not None:
+        yield _room_for_copy(facts, source, rules)
+
+
+def _room_for_copy(facts: MySQLFacts, source: MySQLFacts, rules: TableRules) -> Finding:
+    """What the first copy needs beyond what it has brought already."""
+    size = sum(table.bytes for table in source.tables if rules.carries(table.name))
+    there = sum(table.bytes for table in facts.tables)
+    needed = max(0, size - there) * _COPY_FACTOR
+    return room(REPLICA, "room for the copy", needed, facts.disk_free_bytes)
 
 
 def _flavour(facts: MySQLFacts, source: MySQLFacts | None) -> Finding:
@@ -116,29 +130,41 @@ def _names(facts: MySQLFacts, source: MySQLFacts | None) -> Iterator[Finding]:
             name,
             f"{here}, and {there or 'not known'} on the source",
             "0: names that differ in their case are different tables on the source",
-            f"Set up the replica's server anew with {name}=0, before it has tables.",
+            Mend("Set up the replica's server anew, before it has tables:", my_cnf=(f"{name}=0",)),
         )
 
 
-def _retention(facts: MySQLFacts) -> Finding:
-    kept = retention_seconds(facts)
-    if kept is None:
-        return warn(
+def _retention(facts: MySQLFacts, settings: Settings) -> Iterator[Finding]:
+    """The loader purges what it has passed; the server itself must not purge before that."""
+    kept, better = retention_seconds(facts), expiry(facts.identity, 3 * DAY)
+    most = int(facts.variables.get("max_binlog_total_size") or 0)
+    if most:
+        yield warn(
+            REPLICA,
+            "max_binlog_total_size",
+            f"{most:,} bytes",
+            "0, no limit: a backlog of the loader's may be larger",
+            set_global("max_binlog_total_size", "0"),
+        )
+    if kept is None and settings.loader.binlog_reserve_bytes == 0:
+        yield warn(
             REPLICA,
             "binlog retention",
-            f"for ever, {facts.binlog_bytes:,} bytes now",
+            f"for ever, {facts.binlog_bytes:,} bytes now, and LOADER_BINLOG_RESERVE_BYTES is off",
             "an end: the disk fills with what the loader has long read",
-            expiry_line(3 * _DAY),
+            better,
         )
-    if kept < _DAY:
-        return warn(
+    elif kept is not None and kept < DAY:
+        yield warn(
             REPLICA,
             "binlog retention",
             f"{kept / 3600:.1f} hours",
             "a day or more, to outlast a stop of the loader",
-            expiry_line(3 * _DAY),
+            better,
         )
-    return ok(REPLICA, "binlog retention", f"{kept / _DAY:.1f} days")
+    else:
+        told = "until the loader has passed them" if kept is None else f"{kept / DAY:.1f} days"
+        yield ok(REPLICA, "binlog retention", told)
 
 
 def _server_id(facts: MySQLFacts, settings: Settings, source: MySQLFacts | None) -> Finding:
@@ -148,12 +174,13 @@ def _server_id(facts: MySQLFacts, settings: Settings, source: MySQLFacts | None)
         others[source.identity.server_id] = "the source's"
     if number == 0 or number in others:
         whose = others.get(number, "no number at all")
+        free = next(each for each in range(1, 9) if each not in others)
         return fail(
             REPLICA,
             "server_id",
             f"{number}: {whose}",
             "a number of its own",
-            "In the replica's my.cnf, then restart: server_id=2",
+            Mend(my_cnf=(f"server_id={free}",)),
         )
     return ok(REPLICA, "server_id", number)
 
@@ -166,7 +193,7 @@ def _limits(facts: MySQLFacts) -> Iterator[Finding]:
             "max_allowed_packet",
             f"{packet:,} bytes",
             f"{_LEAST_PACKET:,} bytes or more: a batch is one statement",
-            "SET GLOBAL max_allowed_packet = 1073741824; and in my.cnf: max_allowed_packet=1G",
+            set_global("max_allowed_packet", "1073741824"),
         )
     else:
         yield ok(REPLICA, "max_allowed_packet", f"{packet:,} bytes")
@@ -177,7 +204,7 @@ def _limits(facts: MySQLFacts) -> Iterator[Finding]:
                 name,
                 "IDEMPOTENT",
                 "STRICT, or the chain of offsets could pass over a lost row",
-                f"SET GLOBAL {name} = 'STRICT'; and take it out of my.cnf",
+                set_global(name, "STRICT", quoted=True),
             )
     if facts.variable("read_only") in ("ON", "1"):
         yield fail(
@@ -185,41 +212,23 @@ def _limits(facts: MySQLFacts) -> Iterator[Finding]:
             "read_only",
             "ON",
             "OFF: the replicator writes here",
-            "SET GLOBAL read_only = OFF; and take read_only out of my.cnf",
+            set_global("read_only", "OFF"),
         )
-    if facts.variable("innodb_flush_log_at_trx_commit") not in ("", "1"):
+    careless = {
+        name: facts.variable(name)
+        for name in ("innodb_flush_log_at_trx_commit", "sync_binlog")
+        if facts.variable(name) not in ("", "1")
+    }
+    if careless:
         yield warn(
             REPLICA,
             "durability",
-            f"innodb_flush_log_at_trx_commit={facts.variable('innodb_flush_log_at_trx_commit')}",
+            ", ".join(f"{name}={value}" for name, value in careless.items()),
             "1, or a power cut may set the replica back behind what raw shows",
-            "SET GLOBAL innodb_flush_log_at_trx_commit = 1; and the same in my.cnf",
+            Mend(
+                sql=tuple(f"SET GLOBAL {name} = 1;" for name in careless),
+                my_cnf=tuple(f"{name}=1" for name in careless),
+            ),
         )
     else:
-        yield ok(REPLICA, "durability", "innodb_flush_log_at_trx_commit=1")
-
-
-def _privileges(facts: MySQLFacts, settings: Settings) -> Iterator[Finding]:
-    database = settings.replication.db
-    for privilege in _MARIADB_GRANTS if facts.identity.mariadb else _MYSQL_GRANTS:
-        if facts.holds(privilege) or facts.holds("SUPER"):
-            yield ok(REPLICA, f"privilege {privilege}", "granted")
-        else:
-            yield fail(
-                REPLICA,
-                f"privilege {privilege}",
-                "not granted",
-                "granted on *.*",
-                f"GRANT {privilege} ON *.* TO {facts.account};",
-            )
-    if facts.holds("CREATE", database) and facts.holds("INSERT", database):
-        yield ok(REPLICA, "privileges on the database", "granted")
-    else:
-        pattern = database.replace("_", r"\_")
-        yield fail(
-            REPLICA,
-            "privileges on the database",
-            "not granted",
-            f"all privileges on {database}",
-            f"GRANT ALL PRIVILEGES ON `{pattern}`.* TO {facts.account};",
-        )
+        yield ok(REPLICA, "durability", "each commit waits for the disk")

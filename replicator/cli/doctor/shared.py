@@ -2,44 +2,177 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from replicator.cli.doctor.facts import MySQLFacts
-from replicator.cli.doctor.finding import Finding, fail, ok, warn
+from replicator.cli.doctor.finding import Finding, Mend, fail, ok, warn
+from replicator.grants import Privilege, grant_statements, reset_statements
+from replicator.source import Identity
 
 SKEW_SECONDS: Final = 2.0
-_DAY = 86_400
+DAY: Final = 86_400
 _LOOPBACK = ("127.", "::1", "localhost", "/")
+_OF_SUPER = frozenset({"BINLOG MONITOR", "BINLOG ADMIN", "BINLOG REPLAY", "REPLICATION CLIENT"}) | {
+    "BINLOG_ADMIN",
+    "SESSION_VARIABLES_ADMIN",
+}
+_SPARE = 1.2
+"""So many times what is needed shall be free."""
+_HARMLESS = frozenset({"USAGE", "SHOW DATABASES", "SHOW VIEW"})
+_MODERN_EXPIRY = {True: 100601, False: 80000}
+"""From which version binlogs expire by seconds, on MariaDB and not."""
 
 
 def value_in_my_cnf(
-    server: str, facts: MySQLFacts, name: str, allowed: Sequence[str], line: str
+    server: str, facts: MySQLFacts, name: str, allowed: Sequence[str], line: str, why: str = ""
 ) -> Finding:
     """A global variable that must have one of some values; `line` sets it for good."""
     found = facts.variable(name)
     if found in allowed:
         return ok(server, name, found)
-    return fail(
-        server, name, found or "absent", " or ".join(allowed), f"In my.cnf, then restart: {line}"
-    )
+    needed = " or ".join(allowed) + why
+    return fail(server, name, found or "absent", needed, Mend(my_cnf=(line,)))
+
+
+def set_global(name: str, value: str, *, quoted: bool = False) -> Mend:
+    """A variable set now and after a restart."""
+    shown = f"'{value}'" if quoted else value
+    return Mend(sql=(f"SET GLOBAL {name} = {shown};",), my_cnf=(f"{name}={value}",))
+
+
+def checksum(server: str, facts: MySQLFacts) -> Finding:
+    """Damaged bytes must be noticed."""
+    found = facts.variable("binlog_checksum")
+    if found in ("", "CRC32"):
+        return ok(server, "binlog_checksum", found or "none: the server is too old to have any")
+    needed = "CRC32, so that damaged bytes are noticed"
+    mend = set_global("binlog_checksum", "CRC32", quoted=True)
+    return warn(server, "binlog_checksum", found, needed, mend)
+
+
+# --- binlogs that are kept -------------------------------------------------------------------
 
 
 def retention_seconds(facts: MySQLFacts) -> float | None:
     """How long binlogs are kept; None: until somebody purges them."""
-    for name, unit in (("binlog_expire_logs_seconds", 1), ("expire_logs_days", _DAY)):
+    for name, unit in (("binlog_expire_logs_seconds", 1), ("expire_logs_days", DAY)):
         found = facts.variables.get(name, "")
         if found and float(found) > 0:
             return float(found) * unit
     return None
 
 
-def expiry_line(seconds: int) -> str:
+def expiry(identity: Identity, seconds: int) -> Mend:
     """What makes a server keep binlogs so long, now and after a restart."""
-    return (
-        f"SET GLOBAL binlog_expire_logs_seconds = {seconds};"
-        f" and in my.cnf: binlog_expire_logs_seconds={seconds}"
+    if identity.number >= _MODERN_EXPIRY[identity.mariadb]:
+        return set_global("binlog_expire_logs_seconds", str(seconds))
+    return set_global("expire_logs_days", str(seconds // DAY))
+
+
+def growth(server: str, facts: MySQLFacts) -> Iterator[Finding]:
+    """Do the binlogs of the whole retention fit on the disk, as they grow now?"""
+    check, kept = "binlog growth", retention_seconds(facts)
+    if facts.binlog_age_seconds is None or facts.binlog_age_seconds < DAY / 24:
+        return  # the oldest is younger than an hour: nothing can be told from it
+    daily = facts.binlog_bytes / facts.binlog_age_seconds * DAY
+    told = f"{daily:,.0f} bytes a day"
+    if kept is None or facts.disk_free_bytes is None:
+        unseen = "; the disk's free space cannot be seen from here" if kept else ""
+        yield ok(server, check, told + unseen)
+        return
+    ahead = daily * max(0.0, kept - facts.binlog_age_seconds) / DAY
+    told += f", {ahead:,.0f} more until the oldest go, {facts.disk_free_bytes:,} free"
+    if ahead * _SPARE <= facts.disk_free_bytes:
+        yield ok(server, check, told)
+        return
+    fitting = max(3600, int(facts.disk_free_bytes / _SPARE / daily * DAY))
+    yield warn(
+        server,
+        check,
+        told,
+        "room for the binlogs of the whole retention",
+        Mend(
+            "Give that disk more room, or keep binlogs for a shorter time:",
+            sql=expiry(facts.identity, fitting).sql,
+            my_cnf=expiry(facts.identity, fitting).my_cnf,
+        ),
     )
+
+
+def room(server: str, check: str, needed: int, free: int | None) -> Finding:
+    """Is there room for `needed` bytes more?"""
+    if free is None:
+        told = f"{needed:,} bytes are needed; the disk's free space cannot be seen from here"
+        return ok(server, check, told)
+    told = f"{needed:,} bytes are needed, {free:,} free"
+    if needed * _SPARE <= free:
+        return ok(server, check, told)
+    return fail(
+        server,
+        check,
+        told,
+        f"{needed * _SPARE:,.0f} bytes",
+        "Give that disk more room, or exclude tables in tables.toml.",
+    )
+
+
+# --- privileges ------------------------------------------------------------------------------
+
+
+def privileges(
+    server: str, facts: MySQLFacts, needed: Sequence[Privilege], database: str
+) -> Iterator[Finding]:
+    """What the account lacks, each by itself, with what cannot be done without it."""
+    for privilege in needed:
+        check = f"privilege {privilege.word}"
+        where = None if privilege.everywhere else database
+        if facts.holds(privilege.word, where) or (
+            privilege.everywhere and facts.holds("SUPER") and _part_of_super(privilege, facts)
+        ):
+            yield ok(server, check, "granted")
+            continue
+        (grant,) = grant_statements(facts.account, database, [privilege])
+        yield fail(
+            server,
+            check,
+            f"not granted: cannot {privilege.why}",
+            f"granted on {'*.*' if privilege.everywhere else database}",
+            Mend(sql=(grant,)),
+        )
+
+
+def _part_of_super(privilege: Privilege, facts: MySQLFacts) -> bool:
+    """SUPER stands for what was split off it, on the servers that still have it whole."""
+    alone = facts.identity.mariadb and facts.identity.number >= 101100  # SUPER is only itself
+    return privilege.word in _OF_SUPER and not alone
+
+
+def too_many(
+    server: str, facts: MySQLFacts, needed: Sequence[Privilege], database: str, *, owns: bool
+) -> Finding:
+    """What the account holds beyond its needs; `owns`: anything on its own database is fine."""
+    wanted_everywhere = {p.word for p in needed if p.everywhere}
+    wanted_there = {p.word for p in needed if not p.everywhere}
+    extra: list[str] = []
+    for scope, words in sorted(facts.grants.items()):
+        there = facts.names(scope) == database
+        if there and owns:
+            continue
+        fine = wanted_there if there else wanted_everywhere if scope == "*.*" else set()
+        extra += [f"{word} ON {scope}" for word in sorted(words - fine - _HARMLESS)]
+    if not extra:
+        return ok(server, "too many privileges", "none")
+    return warn(
+        server,
+        "too many privileges",
+        ", ".join(extra),
+        "an account that may do what the pipeline does, and no more",
+        Mend(sql=tuple(reset_statements(facts.account, database, needed))),
+    )
+
+
+# --- the way there ---------------------------------------------------------------------------
 
 
 def clock(server: str, skew: float) -> Finding:
@@ -55,15 +188,27 @@ def clock(server: str, skew: float) -> Finding:
     )
 
 
-def transport(server: str, *, host: str, encrypted: bool, prefix: str, strict: str) -> Finding:
+def transport(
+    server: str, *, host: str, mode: str, encrypted: bool, prefix: str, strict: str
+) -> Finding:
     """Patient data on its way; `strict` is the SSL_MODE that checks who answers."""
-    if encrypted or host.startswith(_LOOPBACK):
-        return ok(server, "TLS", "in use" if encrypted else "not needed: same machine")
+    here = host.startswith(_LOOPBACK)
+    if here or (encrypted and mode.startswith("verify")):
+        return ok(server, "TLS", f"in use ({mode})" if encrypted else "not needed: same machine")
+    told = f"in use, but nobody looks whose certificate it is (SSL_MODE={mode})"
     return warn(
         server,
         "TLS",
-        "the connection is not encrypted",
-        "TLS, since patient data passes",
-        f"Set {prefix}_SSL_MODE={strict} and {prefix}_SSL_CA to the server's CA"
-        " (and turn TLS on at the server).",
+        told if encrypted else "the connection is not encrypted",
+        "TLS with a verified certificate, since patient data passes",
+        Mend(
+            "" if encrypted else "Turn TLS on at the server (ssl_cert, ssl_key).",
+            settings=(f"{prefix}_SSL_MODE={strict}", f"{prefix}_SSL_CA=/path/to/its/ca.pem"),
+        ),
     )
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The first of some names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

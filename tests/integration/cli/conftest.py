@@ -107,3 +107,28 @@ def run_process(empty_env_file: Path) -> Callable[..., subprocess.CompletedProce
         )
 
     return run
+
+
+@pytest.fixture
+def daemons(
+    environment: dict[str, str], empty_env_file: Path, tmp_path: Path
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a leg's real process: daemons("replicator.cli") or daemons("loader.cli")."""
+    started: list[subprocess.Popen[bytes]] = []
+    inherited = {k: v for k, v in os.environ.items() if k not in known_variables()}
+
+    def start(module: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / f"{module}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, "run", "--env-file", str(empty_env_file)],
+                env={**inherited, **environment},
+                stdout=log,
+                stderr=log,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(20)

@@ -9,9 +9,8 @@ from contextlib import closing
 
 import pytest
 
+from replicator.grants import source_privileges
 from replicator.sandbox.accounts import (
-    MYSQL_SOURCE_GRANTS,
-    SOURCE_GRANTS,
     allow_source,
     create_source_account,
     unlogged,
@@ -19,7 +18,7 @@ from replicator.sandbox.accounts import (
 from replicator.sandbox.databases import MySQLDatabase
 from replicator.sandbox.processes import free_port
 from replicator.sandbox.servers import SOURCE_OPTIONS, BinlogServer
-from tests.fix_servers import Pair
+from replicator.source import identify
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 WRONG_SECRET = "not-the-password"
@@ -100,12 +99,12 @@ def test_a_missing_grant_is_named_with_the_line_to_paste(
     at: int,
     environment: dict[str, str],
     source_db: MySQLDatabase,
-    servers: Pair,
     account: Callable[..., str],
     run_process: Run,
 ) -> None:
     source_db.execute("CREATE TABLE patient (PatNum int PRIMARY KEY)")
-    everywhere = SOURCE_GRANTS if servers.family == "mariadb" else MYSQL_SOURCE_GRANTS
+    with closing(source_db.server.connect()) as root:
+        everywhere = [p.word for p in source_privileges(identify(root)) if p.everywhere]
     grants = {"SELECT": f"`{source_db.name}`.*", **dict.fromkeys(everywhere, "*.*")}
     lacking = list(grants)[at]
     del grants[lacking]

@@ -24,6 +24,7 @@ from replicator.sandbox.servers import SOURCE_OPTIONS, BinlogServer
 from tests.fix_servers import NewMariaDB, NewPostgreSQL
 
 MONTH = datetime.timedelta(days=30)
+NEW = datetime.timedelta()
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _builder(
-    subject: str, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: str, issuer: x509.Name, key: ec.EllipticCurvePublicKey, age: datetime.timedelta = NEW
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.UTC) - age
     return (
         x509.CertificateBuilder()
         .subject_name(_name(subject))
@@ -69,11 +70,16 @@ def make_authority(directory: Path) -> Authority:
     return authority
 
 
-def issue(authority: Authority, address: str, directory: Path) -> None:
-    """Write server.pem and server.key, for a server at the IP `address`, into `directory`."""
+def issue(
+    authority: Authority, address: str, directory: Path, age: datetime.timedelta = NEW
+) -> None:
+    """Write server.pem and server.key, for a server at the IP `address`, into `directory`.
+
+    A certificate holds for a month from when it is new.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     alternatives = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
-    builder = _builder("server", authority.certificate.subject, key.public_key())
+    builder = _builder("server", authority.certificate.subject, key.public_key(), age)
     certificate = builder.add_extension(alternatives, False).sign(authority.key, hashes.SHA256())
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
     (directory / "server.pem").write_bytes(certificate.public_bytes(pem))

@@ -99,15 +99,15 @@ def test_the_replica_account_has_its_database_and_may_apply_events(
     mariadb = {"PROCESS, REPLICATION SLAVE, BINLOG MONITOR, BINLOG ADMIN, BINLOG REPLAY ON *.*"}
     mysql = {
         "PROCESS, REPLICATION SLAVE, REPLICATION CLIENT ON *.*",
-        "BINLOG_ADMIN,SESSION_VARIABLES_ADMIN,SYSTEM_VARIABLES_ADMIN ON *.*",
+        "BINLOG_ADMIN,SESSION_VARIABLES_ADMIN ON *.*",
     }
     assert _grants(replica_db) == {
         *(mariadb if servers.family == "mariadb" else mysql),
-        f"ALL PRIVILEGES ON `{pattern}`.*",
+        f"SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, INDEX, ALTER ON `{pattern}`.*",
     }
 
 
-def test_the_analytics_account_owns_its_database_and_is_no_superuser(
+def test_the_analytics_account_owns_what_it_creates_and_is_no_superuser(
     analytics_db: PostgresDatabase,
 ) -> None:
     analytics_db.execute("CREATE SCHEMA raw")
@@ -116,9 +116,11 @@ def test_the_analytics_account_owns_its_database_and_is_no_superuser(
         (False,)
     ]
     assert analytics_db.query(
-        "SELECT count(*) FROM pg_database WHERE datdba=current_user::regrole AND datname<>%s",
-        (analytics_db.name,),
+        "SELECT count(*) FROM pg_database WHERE datdba=current_user::regrole"
     ) == [(0,)]
+    assert analytics_db.query(
+        "SELECT nspname FROM pg_namespace WHERE nspowner=current_user::regrole"
+    ) == [("raw",)]
 
 
 def test_a_wrong_password_is_refused_by_both_kinds_of_server(

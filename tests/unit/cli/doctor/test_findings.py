@@ -13,7 +13,15 @@ from config.settings import Settings, load_settings
 from config.tables import TableRules
 from replicator.cli.doctor import Finding, Verdict, worst
 from replicator.cli.doctor.analytics import analytics_findings
-from replicator.cli.doctor.facts import MySQLFacts, PostgresFacts, TableFacts, parse_grants
+from replicator.cli.doctor.facts import (
+    MySQLFacts,
+    OpenDental,
+    PostgresFacts,
+    Standing,
+    TableFacts,
+    parse_grants,
+)
+from replicator.cli.doctor.finding import Mend
 from replicator.cli.doctor.here import COMPILED, kernel_finding
 from replicator.cli.doctor.replica import replica_findings
 from replicator.cli.doctor.source import source_findings
@@ -29,7 +37,8 @@ REPLICA_GRANTS = parse_grants(
     [
         "GRANT PROCESS, REPLICATION SLAVE, BINLOG MONITOR, BINLOG ADMIN, BINLOG REPLAY ON *.*"
         " TO `writer`@`%`",
-        "GRANT ALL PRIVILEGES ON `opendental_replication`.* TO `writer`@`%`",
+        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, INDEX, ALTER"
+        r" ON `opendental\_replication`.* TO `writer`@`%`",
     ]
 )
 LOGGING = {
@@ -38,7 +47,9 @@ LOGGING = {
     "binlog_row_image": "FULL",
     "binlog_checksum": "CRC32",
     "binlog_expire_logs_seconds": "604800",
+    "sync_binlog": "1",
 }
+DAY = 86_400.0
 SOURCE = MySQLFacts(
     Identity(1, "", "10.11.6-MariaDB"),
     "'reader'@'%'",
@@ -48,7 +59,12 @@ SOURCE = MySQLFacts(
     encrypted=True,
     databases=("information_schema", "open_dental"),
     tables=(TableFacts("patient", "MyISAM", 4096, True, False),),
-    opendental_version="24.1.1.0",
+    opendental=OpenDental("24.1.1.0", "24.1.0.0"),
+    binlog_files=("mysql-bin.000007", "mysql-bin.000008", "mysql-bin.000009"),
+    binlog_bytes=7_000_000,
+    binlog_age_seconds=7 * DAY,
+    disk_free_bytes=10_000_000,
+    collations=frozenset({"utf8mb3_general_ci"}),
 )
 REPLICA = MySQLFacts(
     Identity(2, "", "10.11.6-MariaDB"),
@@ -65,9 +81,24 @@ REPLICA = MySQLFacts(
     skew_seconds=0.0,
     encrypted=True,
     databases=(),
+    disk_free_bytes=10_000_000,
+    collations=frozenset({"utf8mb3_general_ci", "utf8mb4_general_ci"}),
+    standing=Standing("mysql-bin.000009", 1.0),
 )
 ANALYTICS = PostgresFacts(
-    150004, "writer", "UTF8", True, True, True, False, True, False, 0.0, {"fsync": "on"}
+    version=150004,
+    account="writer",
+    encoding="UTF8",
+    may_create_schema=True,
+    schema_exists=True,
+    may_create_in_schema=True,
+    superuser=False,
+    encrypted=True,
+    read_only=False,
+    may_make_temporary=True,
+    database_bytes=7_000_000,
+    skew_seconds=0.0,
+    settings={"fsync": "on"},
 )
 
 
@@ -78,6 +109,7 @@ def settings(tmp_path: Path) -> Settings:
         "OPENDENTAL_SOURCE_DB": "open_dental",
         "OPENDENTAL_SOURCE_USER": "reader",
         "OPENDENTAL_SOURCE_PASSWORD": "x",
+        "OPENDENTAL_SOURCE_SSL_MODE": "verify_identity",
         "MYSQL_REPLICATION_HOST": "127.0.0.1",
         "MYSQL_REPLICATION_PORT": "3305",
         "MYSQL_REPLICATION_DB": "opendental_replication",
@@ -87,21 +119,22 @@ def settings(tmp_path: Path) -> Settings:
         "POSTGRES_ANALYTICS_DB": "opendental_analytics",
         "POSTGRES_ANALYTICS_USER": "writer",
         "POSTGRES_ANALYTICS_PASSWORD": "x",
+        "POSTGRES_ANALYTICS_SSL_MODE": "verify-full",
     }
     (tmp_path / "env").touch()
     return load_settings(tmp_path / "env", environ)
 
 
 def of_source(settings: Settings, facts: MySQLFacts) -> list[Finding]:
-    return list(source_findings(facts, settings, TableRules()))
+    return list(source_findings(facts, settings, TableRules(), REPLICA))
 
 
 def of_replica(settings: Settings, facts: MySQLFacts) -> list[Finding]:
-    return list(replica_findings(facts, settings, SOURCE))
+    return list(replica_findings(facts, settings, SOURCE, TableRules()))
 
 
 def of_analytics(settings: Settings, facts: PostgresFacts) -> list[Finding]:
-    return list(analytics_findings(facts, settings))
+    return list(analytics_findings(facts, settings, 4096))
 
 
 def variable(facts: MySQLFacts, **values: str) -> MySQLFacts:
@@ -123,9 +156,18 @@ def test_sound_servers_are_all_ok(settings: Settings) -> None:
 
 
 KEYLESS = TableFacts("screen", "MyISAM", 0, False, False)
-FOREIGN = TableFacts("child", "InnoDB", 0, True, True)
-TOO_MANY = {"*.*": frozenset({"ALL PRIVILEGES"})}
+FOREIGN = TableFacts("child", "InnoDB", 0, True, True, ("of_parent",))
+FLEETING = TableFacts("board", "MEMORY", 0, True, False)
+TOO_MANY = {"*.*": frozenset({"ALL PRIVILEGES", "GRANT OPTION"})}
 
+OF_MYSQL = replace(
+    SOURCE,
+    identity=replace(SOURCE.identity, version="8.4.2"),
+    grants={
+        "*.*": frozenset({"REPLICATION SLAVE", "REPLICATION CLIENT"}),
+        r"`open\_dental`.*": frozenset({"SELECT"}),
+    },
+)
 SOURCE_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
     "no binlog": (variable(SOURCE, log_bin="OFF"), "log_bin", Verdict.FAIL, "log_bin=mysql-bin"),
     "statement format": (
@@ -174,7 +216,7 @@ SOURCE_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
         without(SOURCE, "SELECT"),
         "privilege SELECT",
         Verdict.FAIL,
-        "GRANT SELECT ON `open_dental`.* TO 'reader'@'%';",
+        r"GRANT SELECT ON `open\_dental`.* TO 'reader'@'%';",
     ),
     "may write": (
         replace(SOURCE, grants=TOO_MANY),
@@ -197,7 +239,7 @@ SOURCE_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
     ),
     "keyless MyISAM table": (
         replace(SOURCE, tables=(*SOURCE.tables, KEYLESS)),
-        "tables without a key",
+        "tables that need a lock",
         Verdict.WARN,
         "REPLICATOR_COPY_LOCK=short",
     ),
@@ -205,10 +247,52 @@ SOURCE_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
         replace(SOURCE, tables=(*SOURCE.tables, FOREIGN)),
         "foreign keys",
         Verdict.FAIL,
-        "Drop the constraints",
+        "ALTER TABLE `open_dental`.`child` DROP FOREIGN KEY `of_parent`;",
+    ),
+    "fleeting engine": (
+        replace(SOURCE, tables=(*SOURCE.tables, FLEETING)),
+        "engines",
+        Verdict.WARN,
+        "ALTER TABLE `open_dental`.`board` ENGINE=InnoDB;",
+    ),
+    "careless binlog": (
+        variable(SOURCE, sync_binlog="0"),
+        "sync_binlog",
+        Verdict.WARN,
+        "SET GLOBAL sync_binlog = 1",
+    ),
+    "ancient": (
+        replace(OF_MYSQL, identity=replace(SOURCE.identity, version="5.1.73")),
+        "version",
+        Verdict.FAIL,
+        "Upgrade",
+    ),
+    "GTIDs half way": (
+        variable(OF_MYSQL, gtid_mode="OFF_PERMISSIVE"),
+        "GTID",
+        Verdict.WARN,
+        "SET GLOBAL gtid_mode = ON_PERMISSIVE; SET GLOBAL gtid_mode = ON;",
+    ),
+    "binlogs that fill the disk": (
+        replace(SOURCE, binlog_bytes=50_000_000, binlog_age_seconds=DAY),
+        "binlog growth",
+        Verdict.WARN,
+        "SET GLOBAL binlog_expire_logs_seconds = 14400;",
+    ),
+    "unknown collation": (
+        replace(SOURCE, collations=frozenset({"utf8mb4_uca1400_ai_ci"})),
+        "charset",
+        Verdict.FAIL,
+        "Upgrade the replica",
+    ),
+    "an update under way": (
+        replace(SOURCE, opendental=OpenDental("24.1.1.0", "24.1.0.0", updating=True)),
+        "OpenDental's update",
+        Verdict.WARN,
+        "UpdateInProgressOnComputerName",
     ),
     "not OpenDental": (
-        replace(SOURCE, opendental_version=None),
+        replace(SOURCE, opendental=None),
         "OpenDental",
         Verdict.WARN,
         "OPENDENTAL_SOURCE_DB",
@@ -217,7 +301,7 @@ SOURCE_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
         replace(SOURCE, databases=(*SOURCE.databases, "open_dentalbackup_11_01_2026")),
         "backup databases",
         Verdict.WARN,
-        "Drop the copies",
+        "DROP DATABASE `open_dentalbackup_11_01_2026`;",
     ),
 }
 REPLICA_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
@@ -251,11 +335,11 @@ REPLICA_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
         Verdict.FAIL,
         "lower_case_table_names=0",
     ),
-    "binlogs for ever": (
-        variable(REPLICA, binlog_expire_logs_seconds="0"),
-        "binlog retention",
+    "binlogs for so many bytes": (
+        variable(REPLICA, max_binlog_total_size="1073741824"),
+        "max_binlog_total_size",
         Verdict.WARN,
-        "binlog_expire_logs_seconds",
+        "SET GLOBAL max_binlog_total_size = 0",
     ),
     "binlogs for an hour": (
         variable(REPLICA, binlog_expire_logs_seconds="3600"),
@@ -300,10 +384,28 @@ REPLICA_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
         "GRANT BINLOG REPLAY ON *.* TO 'writer'@'%';",
     ),
     "may not create": (
-        without(REPLICA, "ALL PRIVILEGES"),
-        "privileges on the database",
+        without(REPLICA, "CREATE"),
+        "privilege CREATE",
         Verdict.FAIL,
-        r"GRANT ALL PRIVILEGES ON `opendental\_replication`.* TO 'writer'@'%';",
+        r"GRANT CREATE ON `opendental\_replication`.* TO 'writer'@'%';",
+    ),
+    "may do anything": (
+        replace(REPLICA, grants=REPLICA_GRANTS | TOO_MANY),
+        "too many privileges",
+        Verdict.WARN,
+        "REVOKE ALL PRIVILEGES, GRANT OPTION FROM 'writer'@'%'; GRANT BINLOG REPLAY",
+    ),
+    "no room": (
+        replace(REPLICA, disk_free_bytes=4096),
+        "room for the copy",
+        Verdict.FAIL,
+        "more room",
+    ),
+    "no checksums": (
+        variable(REPLICA, binlog_checksum="NONE"),
+        "binlog_checksum",
+        Verdict.WARN,
+        "SET GLOBAL binlog_checksum = 'CRC32'",
     ),
 }
 ANALYTICS_FAULTS: dict[str, tuple[PostgresFacts, str, Verdict, str]] = {
@@ -320,13 +422,19 @@ ANALYTICS_FAULTS: dict[str, tuple[PostgresFacts, str, Verdict, str]] = {
         ),
         "schema raw",
         Verdict.FAIL,
-        'CREATE SCHEMA "raw" AUTHORIZATION "writer";',
+        'GRANT CREATE ON DATABASE "opendental_analytics" TO "writer";',
     ),
     "another's schema": (
         replace(ANALYTICS, may_create_in_schema=False),
         "schema raw",
         Verdict.FAIL,
         'ALTER SCHEMA "raw" OWNER TO "writer";',
+    ),
+    "no temporary tables": (
+        replace(ANALYTICS, may_make_temporary=False),
+        "privilege TEMPORARY",
+        Verdict.FAIL,
+        'GRANT TEMPORARY ON DATABASE "opendental_analytics" TO "writer";',
     ),
     "superuser": (
         replace(ANALYTICS, superuser=True),
@@ -423,3 +531,57 @@ def test_parts_of_rows_that_hold_all_that_changed_are_as_good_as_whole_ones(
     facts = replace(variable(SOURCE, binlog_row_image=image), identity=Identity(1, "", version))
     (found,) = (f for f in of_source(settings, facts) if f.check == "binlog_row_image")
     assert (found.verdict, found.found) == (Verdict.OK, image)
+
+
+@pytest.mark.parametrize(
+    ("standing", "verdict", "told"),
+    [
+        (Standing("mysql-bin.000009", 30 * DAY), Verdict.OK, "stands in mysql-bin.000009"),
+        (Standing("mysql-bin.000008", DAY), Verdict.OK, "stands in mysql-bin.000008"),
+        (Standing("mysql-bin.000008", 4 * DAY), Verdict.WARN, "96.0 hours behind"),
+        (Standing("mysql-bin.000003", DAY), Verdict.FAIL, "no longer has"),
+    ],
+    ids=["idle", "near", "far behind", "purged"],
+)
+def test_how_far_the_replicator_is_behind_is_held_against_the_retention(
+    settings: Settings, standing: Standing, verdict: Verdict, told: str
+) -> None:
+    replica = replace(REPLICA, standing=standing)
+    found = source_findings(SOURCE, settings, TableRules(), replica)
+    (position,) = (f for f in found if f.check == "position")
+    assert position.verdict is verdict
+    assert told in position.found
+
+
+@pytest.mark.parametrize(
+    ("version", "line"),
+    [
+        ("10.5.8-MariaDB", "expire_logs_days=7"),
+        ("10.6.1-MariaDB", "binlog_expire_logs_seconds=604800"),
+        ("5.7.44", "expire_logs_days=7"),
+        ("8.0.36", "binlog_expire_logs_seconds=604800"),
+    ],
+)
+def test_the_line_that_keeps_binlogs_is_one_that_the_server_knows(
+    settings: Settings, version: str, line: str
+) -> None:
+    facts = variable(
+        replace(SOURCE, identity=Identity(1, "", version)), binlog_expire_logs_seconds="60"
+    )
+    (found,) = (f for f in of_source(settings, facts) if f.check == "binlog retention")
+    assert found.my_cnf == (line,)
+
+
+def test_a_certificate_that_nobody_looks_at_is_told(settings: Settings) -> None:
+    trusting = settings.model_copy(
+        update={"source": settings.source.model_copy(update={"ssl_mode": "required"})}
+    )
+    (found,) = (f for f in of_source(trusting, SOURCE) if f.check == "TLS")
+    assert found.verdict is Verdict.WARN
+    assert "nobody looks whose certificate" in found.found
+
+
+def test_a_remedy_says_in_one_piece_what_its_lines_say() -> None:
+    mend = Mend("First:", sql=("A;", "B;"), my_cnf=("a=1", "b=2"), settings=("X=1",))
+    assert str(mend) == "First: A; B; in my.cnf, section [mysqld]: a=1, b=2 Set X=1"
+    assert str(Mend(my_cnf=("a=1",))) == "In my.cnf, [mysqld], then restart: a=1"

@@ -69,6 +69,10 @@ REPLICATOR: Final[Mapping[str, str]] = {
     "resync.swapped": "the tables are swapped, nobody is told",
     "resync.before_commit": "what leg 2 is to know of the swap is not committed",
     "resync.noted": "what leg 2 is to know of the swap is committed",
+    "conflict.before_commit": "a table whose row was refused is set aside, not committed",
+    "mend.taken": "a request to mend some rows is taken, nothing is done",
+    "mend.read": "rows to be mended are read from the source, beside the table",
+    "mend.before_commit": "mended rows are in the table, not committed",
 }
 LOADER: Final[Mapping[str, str]] = {
     "stream.read": "events of the replica's binlog are in our hands",

@@ -21,8 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import psycopg
+
 from config.connections import PostgresConnection
 from config.failpoints import reach
+from config.metrics import CONFLICTS
 from loader import schema, tracking
 from loader.batch import AnyFold
 from loader.fold import CHANGED, FRESH, GONE, KeylessFold, State, blocks
@@ -169,10 +172,17 @@ class FoldWriter:
             self._connection.execute(self._sql.staged_touch)
 
     def _copy_in(self, fold: KeyedRows) -> None:
-        """Copy the rows of new keys straight in; refused where one is there already."""
-        with self._connection.cursor() as cursor, cursor.copy(self._sql.copy) as sink:
-            for block in fold.lines(FRESH):
-                sink.write(block)
+        """Copy the rows of new keys straight in; refused where one is there already.
+
+        Someone else put it there, then: the batch is undone and written by upserts.
+        """
+        try:
+            with self._connection.cursor() as cursor, cursor.copy(self._sql.copy) as sink:
+                for block in fold.lines(FRESH):
+                    sink.write(block)
+        except psycopg.errors.UniqueViolation:
+            CONFLICTS.labels("loader", "overwritten").inc()
+            raise
         reach("batch.copied_in")
 
     def _touched_lines(self, fold: KeyedRows) -> Iterator[bytes]:

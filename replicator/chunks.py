@@ -42,7 +42,7 @@ CHUNK_BYTES: Final = 4 << 20
 MOST_BYTES: Final = 16 << 20
 """What a chunk may come to where its rows are larger than expected."""
 COPY_TABLE_ID: Final = 0xFFFF_FFFF_FFE0
-_KEY_TYPES = frozenset(
+KEY_TYPES = frozenset(
     {"tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "char", "varchar"}
     | {"binary", "varbinary", "date", "datetime"}
 )
@@ -99,7 +99,7 @@ class TablePlan:
         self._key = [self.schema.columns[i] for i in self.schema.primary_key]
         names = [field.name for field in self.layout.fields]
         self._key_index = [names.index(c.name) for c in self._key]
-        self.chunked = bool(self._key) and all(c.type.base in _KEY_TYPES for c in self._key)
+        self.chunked = bool(self._key) and all(c.type.base in KEY_TYPES for c in self._key)
 
     def _limit(self, row_bytes: float) -> int:
         return max(1, min(self._rows_limit, int(CHUNK_BYTES / max(row_bytes, 1.0))))

@@ -79,6 +79,8 @@ class Ways:
         route = self._routes.route(table_map.table, self._here)
         if route.via is Via.SKIP:
             return Way("", table_map)
+        if route.via is Via.MEND:
+            return None
         target = route.target
         if target in self._targets or not self._batch.joins(target, table_map.table_id):
             return None

@@ -91,7 +91,8 @@ class Resync(threading.Thread):
         self.gone = False
         self.error: ReplicatorError | None = None
         self.room: ResyncRoom | None = None
-        self.rows = 0
+        self.rows = self.expected = 0
+        """Rows copied so far, and how many there will be by the engine's estimate."""
 
     def run(self) -> None:
         """The thread's work; outcomes are left in the attributes."""
@@ -161,6 +162,7 @@ class Resync(threading.Thread):
         return progress
 
     def _tell(self, room: ResyncRoom, state: str, progress: CopyProgress) -> None:
+        self.rows, self.expected = progress.rows, progress.expected
         tracking.set_request(
             room.replica,
             self.request.id,

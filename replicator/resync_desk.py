@@ -16,12 +16,13 @@ import structlog
 
 from config.connections import connect_source
 from config.connections import quote_mysql_identifier as quote
-from config.errors import CopyRefused, Halt, ReplicatorError, translated
+from config.errors import ApplyConflict, CopyRefused, Halt, ReplicatorError, translated
 from config.failpoints import reach
 from replicator import replica as rep
 from replicator import tracking
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
+from replicator.conflicts import ask_for_repair
 from replicator.exact import ExactMySQLReplicator
 from replicator.reconcile import Reconciler
 from replicator.resync import STREAM, Resync, ResyncRoom, swap
@@ -130,11 +131,33 @@ class ResyncDesk:
             raise error  # the link broke: everything starts again from what is stored
         log.error("resync_failed", table=job.table, reason=str(error), hint=error.hint)
         self._discard(job)
+        if job.request.reason == tracking.CONFLICT:
+            self._repair_failed(job, error)
+            return
         tracking.set_request(
             self._session.replica,
             job.request.id,
             RequestState.FAILED,
             message=f"{error} {error.hint}",
+        )
+
+    def _repair_failed(self, job: Resync, error: Halt) -> None:
+        """The stream has left the table to this reload: it is begun again, or everything halts.
+
+        It is begun again where someone wrote into its hidden copy, unless that goes on and on; and
+        when the daemon is started again, whatever the reason was.
+        """
+        if isinstance(error, ApplyConflict) and error.tables:
+            ask_for_repair(self._session.replica, job.table, job.request.id)
+            return
+        tracking.set_request(
+            self._session.replica,
+            job.request.id,
+            RequestState.QUEUED,
+            message=f"{error} {error.hint}",
+        )
+        raise CopyRefused(
+            f"the reload of {job.table} behind a conflict failed: {error}", error.hint
         )
 
     def _discard(self, job: Resync) -> None:
@@ -192,6 +215,9 @@ class ResyncDesk:
         except TableChanged:
             self.job = job.begin_again()
             self.job.start()
+            return
+        except ApplyConflict as error:  # of the hidden copy
+            self._failed(job, error)
             return
         if level:
             self._swap(job)

@@ -23,6 +23,8 @@ class Via(Enum):
     PASS = "pass"
     RECONCILE = "reconcile"
     SKIP = "skip"
+    MEND = "mend"
+    """As it is, and into a copy of some of the table's rows too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,18 @@ class Route:
     target: str
     settled: bool = False
     """Behind the copy's own window: what was not read again since is exact."""
+    aside: bool = False
+    """Is the target not what its readers know, but a copy of some rows of it?"""
+    copy: str = ""
+    """MEND: where that copy is."""
+
+    @property
+    def ways(self) -> tuple[Route, ...]:
+        """The routes that rows take, one after the other."""
+        if self.via is not Via.MEND:
+            return (self,)
+        aside = Route(Via.RECONCILE, self.copy, aside=True)
+        return Route(Via.PASS, self.target), aside
 
 
 _SKIP = Route(Via.SKIP, "")
@@ -83,6 +97,20 @@ class Routes:
         self._fast[table] = _SKIP
         self._windows.pop(table, None)
         self._held.discard(table)
+
+    def mend(self, table: str, copy: str) -> None:
+        """Bring a copy of some rows along with the table that is streamed, until told otherwise."""
+        self._fast[table] = Route(Via.MEND, table, copy=copy)
+
+    def mends(self, table: str) -> bool:
+        """Is a copy of some rows of the table brought along?"""
+        route = self._fast.get(table)
+        return route is not None and route.via is Via.MEND
+
+    def streams(self, table: str) -> bool:
+        """Do the table's changes pass as they are, wherever they begin?"""
+        route = self._fast.get(table)
+        return route is not None and route.via is Via.PASS and table not in self._windows
 
     def hold(self, table: str) -> None:
         """Reconcile the table's changes beyond its window too, until `stream` is called again."""

@@ -31,7 +31,11 @@ def hidden_name(prefix: str, table: str) -> str:
     return f"{prefix}{table[: 55 - len(prefix)]}_{digest}"
 
 
-_PREFIX: Final = "_resync_rows_"
+_PREFIX: Final = "_old_etl_rows_"
+KEYS_PREFIX: Final = "_old_etl_keys_"
+"""Copies of some rows of a table (see `mending`): like all that begins so, of no use to a later
+process. No table that is carried is called `etl_…`, so these names are nobody's hidden copy, and
+no reload parks an old table under one."""
 
 
 def scratch_name(target: str) -> str:
@@ -45,10 +49,11 @@ def drop_scratch(admin: Any, target: str) -> None:
 
 
 def drop_left_over(admin: Any) -> None:
-    """Remove the scratch tables of a process that has ended."""
-    pattern = _PREFIX.replace("_", r"\_") + "%"
-    for (name,) in fetch(admin, "SHOW TABLES LIKE %s", [pattern]):
-        execute(admin, f"DROP TABLE IF EXISTS {quote(name)}")
+    """Remove the scratch tables, and copies of some rows, of a process that has ended."""
+    for prefix in (_PREFIX, KEYS_PREFIX):
+        pattern = prefix.replace("_", r"\_") + "%"
+        for (name,) in fetch(admin, "SHOW TABLES LIKE %s", [pattern]):
+            execute(admin, f"DROP TABLE IF EXISTS {quote(name)}")
 
 
 @dataclass(frozen=True, slots=True)

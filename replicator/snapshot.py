@@ -596,6 +596,29 @@ class TableCopier:
         reach("window.read_again")
         execute(self._replica, "COMMIT")
 
+    def read_rows(
+        self, table: src.SourceTable, target: str, keys: Sequence[str], reached: SourcePosition
+    ) -> SourcePosition:
+        """Copy the rows with these keys into the empty `target`.
+
+        They show all that stands before `reached`, and nothing from behind the position that is
+        returned. Raises `TableChanged` where the target has another shape than the source.
+        """
+        plan = self._planned(table, read_catalog(self._replica, self._replica_db, [target])[target])
+        if not self._exact(table):
+            self._history.wait_for_all()()
+        high, left = reached, list(keys)
+        with self._told(table, plan):
+            while left:
+                chunk, some, end = self._read_keys(plan, table, left, reached)
+                left, high = left[len(some) :], max(high, end)
+                execute(self._replica, "BEGIN")
+                self._apply(plan, chunk.events)
+                execute(self._replica, "COMMIT")
+        if not self._same_shape(table, plan):
+            raise TableChanged(table.name)
+        return high
+
     # --- read views ----------------------------------------------------------------------
 
     def _exact(self, table: src.SourceTable) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from config import control, records
 from config.failpoints import reach
 from replicator.binlog.gtidset import GtidSet
 from replicator.binlog.position import SourcePosition
@@ -76,12 +77,30 @@ DEFINITIONS = (
       rows_total bigint unsigned NOT NULL DEFAULT 0,
       rows_copied bigint unsigned NOT NULL DEFAULT 0,
       message text CHARACTER SET utf8mb4 NULL,
+      updated_at datetime(6) NOT NULL,
+      reason varchar(16) {_ASCII} NOT NULL DEFAULT 'asked'
+    ) ENGINE=InnoDB""",
+    f"""CREATE TABLE IF NOT EXISTS etl_mend_request (
+      id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY,
+      table_name {_NAME} NOT NULL,
+      side varchar(16) {_ASCII} NOT NULL,
+      key_literals longtext {_ASCII} NOT NULL,
+      requested_at datetime(6) NOT NULL,
+      state varchar(16) {_ASCII} NOT NULL,
+      rows_mended bigint unsigned NOT NULL DEFAULT 0,
+      reload_id bigint unsigned NULL,
+      message text CHARACTER SET utf8mb4 NULL,
       updated_at datetime(6) NOT NULL
     ) ENGINE=InnoDB""",
+    *records.DEFINITIONS,
+    *control.DEFINITIONS,
 )
 
 
-_ADDED = (("etl_binlog_offset", "binlog_created", "bigint unsigned NOT NULL DEFAULT 0"),)
+_ADDED = (
+    ("etl_binlog_offset", "binlog_created", "bigint unsigned NOT NULL DEFAULT 0"),
+    ("etl_resync_request", "reason", f"varchar(16) {_ASCII} NOT NULL DEFAULT 'asked'"),
+)
 """Columns that older versions' tables lack: appended in place."""
 
 
@@ -167,6 +186,12 @@ class ResyncRequest:
     id: int
     table: str
     state: str
+    reason: str = "asked"
+    """Who asked: CONFLICT where the daemon did, since the table's rows were not what they should
+    be; it must not go on without it."""
+
+
+CONFLICT = "conflict"
 
 
 def utc_now() -> datetime:
@@ -476,23 +501,74 @@ def queue_resync(connection: Any, tables: Iterable[str]) -> list[int]:
     return numbers
 
 
-def ask_leg_2(connection: Any, tables: Iterable[str]) -> None:
+def ask_leg_2(connection: Any, tables: Iterable[str]) -> list[int]:
     """Let leg 2 reload tables that are exact on the replica, as it does behind a resync."""
     now = utc_now()
+    numbers = []
     for table in tables:
-        execute(
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO etl_resync_request (table_name, requested_at, state, updated_at)"
+                " VALUES (%s,%s,%s,%s)",
+                [table, now, RequestState.LOADING, now],
+            )
+            numbers.append(int(cursor.lastrowid))
+    return numbers
+
+
+def queue_repair(connection: Any, table: str) -> None:
+    """Ask for a table's reload since its rows are not what they should be, and remember when."""
+    (number,) = queue_resync(connection, [table])
+    execute(
+        connection,
+        "UPDATE etl_resync_request SET reason=%s, requested_at=%s WHERE id=%s",
+        [CONFLICT, utc_now(), number],
+    )
+
+
+def open_requests(connection: Any) -> set[str]:
+    """The tables whose reload waits, or is under way on the replica."""
+    return {
+        row[0]
+        for row in fetch(
             connection,
-            "INSERT INTO etl_resync_request (table_name, requested_at, state, updated_at)"
-            " VALUES (%s,%s,%s,%s)",
-            [table, now, RequestState.LOADING, now],
+            "SELECT table_name FROM etl_resync_request WHERE state IN (%s,%s,%s)",
+            [RequestState.QUEUED, RequestState.COPYING, RequestState.CATCHING_UP],
         )
+    }
+
+
+def need_request(connection: Any, table: str) -> None:
+    """The table's open request must not fail: the stream has left the table to it."""
+    execute(
+        connection,
+        "UPDATE etl_resync_request SET reason=%s WHERE table_name=%s AND state IN (%s,%s,%s)",
+        [
+            CONFLICT,
+            table,
+            RequestState.QUEUED,
+            RequestState.COPYING,
+            RequestState.CATCHING_UP,
+        ],
+    )
+
+
+def repairs_since(connection: Any, table: str, moment: datetime) -> int:
+    """How often a table's reload was asked for by `queue_repair` from that moment on."""
+    rows = fetch(
+        connection,
+        "SELECT COUNT(*) FROM etl_resync_request"
+        " WHERE table_name=%s AND reason=%s AND requested_at >= %s",
+        [table, CONFLICT, moment],
+    )
+    return int(rows[0][0])
 
 
 def open_request(connection: Any) -> ResyncRequest | None:
     """The request to work on: one that has begun, else the oldest that waits."""
     rows = fetch(
         connection,
-        "SELECT id, table_name, state FROM etl_resync_request WHERE state IN (%s,%s,%s)"
+        "SELECT id, table_name, state, reason FROM etl_resync_request WHERE state IN (%s,%s,%s)"
         " ORDER BY state=%s, id LIMIT 1",
         [
             RequestState.QUEUED,

@@ -51,7 +51,7 @@ from replicator.cli.source_compare import (
 )
 from replicator.tracking import execute, fetch
 
-MOST_SUSPECTS = 1000
+MOST_SUSPECTS = 10_000
 """Differing rows that are told of one chunk; more need no naming."""
 
 

@@ -43,6 +43,20 @@ class TableReport:
         return max(self.replica.verdict, self.raw.verdict, key=_ORDER.index)
 
 
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What `verify --repair` has had done about one table."""
+
+    table: str
+    side: str
+    """"replica": the replica's rows were wrong; "raw": only those in `raw`."""
+    rows: int
+    """Rows that were mended by key, or copied where the whole table was reloaded by leg 1."""
+    whole: bool = False
+    reason: str | None = None
+    """Why the whole table was reloaded."""
+
+
 @dataclass(slots=True)
 class Report:
     """The whole comparison."""
@@ -51,6 +65,8 @@ class Report:
     seconds: float = 0.0
     stopped: str = ""
     """Why it ended early, where it did."""
+    mended: list[Mended] | None = None
+    """None where nothing was to be mended."""
 
     def exact(self, *, strict: bool = False) -> bool:
         """Is everything the same? Rows that never stood still only count when `strict`."""
@@ -60,9 +76,12 @@ class Report:
     def as_json(self, *, strict: bool = False) -> dict[str, Any]:
         """Plain values, the verdicts included."""
         tables = [{**asdict(table), "verdict": table.verdict} for table in self.tables]
-        return {
+        document = {
             "exact": self.exact(strict=strict),
             "seconds": round(self.seconds, 3),
             "stopped": self.stopped or None,
             "tables": tables,
         }
+        if self.mended is not None:
+            document["mended"] = [asdict(one) for one in self.mended]
+        return document

@@ -1,8 +1,8 @@
 """`replicator verify`: is it all there, exactly, on the replica and in `raw`?
 
-Left: settings, and which tables. Right: a `Report`. First every table is summed up
-once on every server; whatever differs is looked at again, key by key, until it is
-equal, certain, or the patience is at its end. Everything streams on meanwhile.
+Left: settings, and which tables. Right: a `Report`, and which rows are `Wrong`. First every
+table is summed up once on every server; whatever differs is looked at again, key by key, until
+it is equal, certain, or the patience is at its end. Everything streams on meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from config.errors import translated
 from config.settings import Settings
@@ -44,6 +45,10 @@ from replicator.cli.source_compare import (
 MOST_KEYS = 500
 """Differing keys that are told of one table; beyond, it is simply wrong."""
 ATTEMPTS = 3
+Where = Literal["replica", "raw"]
+"""Which side of a table's report: source and replica, or replica and raw."""
+Wrong = dict[tuple[str, Where], set[keys.Literals]]
+"""The keys of the rows that differ, as literals of MySQL; `WHOLE` where they have none."""
 Progress = Callable[[int, int], None]
 """Called with the tables that are done, and all."""
 
@@ -64,12 +69,23 @@ def verify(
     progress: Progress = lambda _done, _all: None,
 ) -> Report:
     """Compare `tables`, or everything; raises ConfigError for a table that nobody has."""
+    return examine(settings, rules, tables, options, progress)[0]
+
+
+def examine(
+    settings: Settings,
+    rules: TableRules,
+    tables: Sequence[str] = (),
+    options: Options | None = None,
+    progress: Progress = lambda _done, _all: None,
+) -> tuple[Report, Wrong]:
+    """The same, and the rows that differ for certain, or were too many to be looked at again."""
     began = time.monotonic()
     with Observer(settings) as observer:
         verifier = _Verifier(observer, rules, options or Options(), progress)
         report = verifier.run(tables)
     report.seconds = time.monotonic() - began
-    return report
+    return report, verifier.wrong
 
 
 class _Verifier:
@@ -83,6 +99,7 @@ class _Verifier:
         self._progress = progress
         self._barrier = Barrier(observer, options.patience)
         self._reports: dict[str, TableReport] = {}
+        self.wrong: Wrong = {}
 
     def run(self, names: Sequence[str]) -> Report:
         report = Report()
@@ -104,6 +121,8 @@ class _Verifier:
                 DIFFERENT, f"{rows(count)} in quarantine (replicator quarantine list {name})"
             )
             held = {one.shown for one in read_entries(self._observer, name)}
+            refused = self.wrong.get((name, "raw"), set())
+            refused -= {key for key in refused if _named((name, key)) in held}
             report.raw.keys = [
                 f"{key} (in quarantine)" if key.rpartition(" ")[0] in held else key
                 for key in report.raw.keys
@@ -116,6 +135,9 @@ class _Verifier:
         deadline = time.monotonic() + self._options.patience
         for attempt in itertools.count(1):
             self._reports.update({name: TableReport(name) for name in pending})
+            self.wrong = {
+                place: rows for place, rows in self.wrong.items() if place[0] not in pending
+            }
             passing = self._passing(shapes, pending) if time.monotonic() < deadline else set()
             last = attempt >= ATTEMPTS
             pending = passing | self._attempt(shapes, sorted(pending - passing), last=last)
@@ -141,6 +163,8 @@ class _Verifier:
         if last:
             for name in again:
                 shapes.judge(self._reports[name])
+                for where, _reason in shapes.faults_of(name):
+                    self._add(name, "raw" if where == "raw" else "replica", WHOLE)
             again = set()
         ready = [name for name in names if not shapes.faults_of(name)]
         for name in list(ready):
@@ -187,9 +211,7 @@ class _Verifier:
 
         for batch in comparison.batches(chunks()):
             changed |= _one_by_one(batch, first_look)
-        return changed | self._settle(
-            suspects, comparison.look, shapes, lambda report: report.replica, self._always
-        )
+        return changed | self._settle(suspects, comparison.look, shapes, "replica", self._always)
 
     @staticmethod
     def _always(_suspect: Suspect) -> bool:
@@ -224,9 +246,7 @@ class _Verifier:
 
         for batch in _batches(chunks(), self._options.chunk_rows):
             changed |= _one_by_one(batch, first_look)
-        return changed | self._settle(
-            suspects, comparison.look, shapes, lambda report: report.raw, self._raw_is_steady
-        )
+        return changed | self._settle(suspects, comparison.look, shapes, "raw", self._raw_is_steady)
 
     def _raw_is_steady(self, suspect: Suspect) -> bool:
         """Is nobody reloading the table in `raw` at this moment?"""
@@ -250,12 +270,12 @@ class _Verifier:
         suspects: dict[Suspect, Sides],
         look: Callable[[TableSchema, Sequence[keys.Literals]], dict[Suspect, Sides]],
         shapes: Shapes,
-        side: Callable[[TableReport], Comparison],
+        where: Where,
         steady: Callable[[Suspect], bool],
     ) -> set[str]:
         """Judge the suspects; the tables whose definition changed meanwhile."""
         changed: set[str] = set()
-        kept = self._limited(suspects, side)
+        kept = self._limited(suspects, shapes, where)
 
         def look_again(wanted: Sequence[Suspect]) -> dict[Suspect, Sides]:
             found: dict[Suspect, Sides] = {}
@@ -274,29 +294,44 @@ class _Verifier:
             pause=time.sleep,
             steady=steady,
         )
-        self._note(settled, side)
+        self._note(settled, shapes, where)
         return changed
 
+    def _side(self, table: str, where: Where) -> Comparison:
+        report = self._reports[table]
+        return report.raw if where == "raw" else report.replica
+
+    def _add(self, table: str, where: Where, key: keys.Literals) -> None:
+        self.wrong.setdefault((table, where), set()).add(key)
+
+    def _add_row(self, table: str, where: Where, key: keys.Literals, shapes: Shapes) -> None:
+        """`raw` names its rows by PostgreSQL's text, which is a literal where it is a number."""
+        literal = where == "replica" or keys.integral(shapes.replica[table])
+        self._add(table, where, key if literal else WHOLE)
+
     def _limited(
-        self, suspects: dict[Suspect, Sides], side: Callable[[TableReport], Comparison]
+        self, suspects: dict[Suspect, Sides], shapes: Shapes, where: Where
     ) -> dict[Suspect, Sides]:
         kept: dict[Suspect, Sides] = {}
         for table, group in _by_table(suspects).items():
             for key in group[:MOST_KEYS]:
                 kept[table, key] = suspects[table, key]
+            for key in group[MOST_KEYS:]:
+                self._add_row(table, where, key, shapes)
             if len(group) > MOST_KEYS:
-                side(self._reports[table]).reasons.append(
+                self._side(table, where).reasons.append(
                     f"{len(group)} or more rows differ; only {MOST_KEYS} were looked at again"
                 )
         return kept
 
-    def _note(self, settled: Settled[Suspect], side: Callable[[TableReport], Comparison]) -> None:
+    def _note(self, settled: Settled[Suspect], shapes: Shapes, where: Where) -> None:
         for suspect, how in sorted(settled.different.items()):
-            comparison = side(self._reports[suspect[0]])
+            self._add_row(suspect[0], where, suspect[1], shapes)
+            comparison = self._side(suspect[0], where)
             comparison.worsen(DIFFERENT)
             comparison.keys.append(f"{_named(suspect)} {how}")
         for suspect in sorted(settled.unsettled):
-            comparison = side(self._reports[suspect[0]])
+            comparison = self._side(suspect[0], where)
             comparison.worsen(UNSETTLED)
             comparison.unsettled.append(_named(suspect))
 

@@ -23,6 +23,7 @@ def show_report(report: Report, console: Console, *, strict: bool = False) -> No
         )
     console.print(grid)
     show_faults(report, console)
+    show_mended(report, console)
     exact = report.exact(strict=strict)
     console.print(
         f"{len(report.tables)} tables compared in {report.seconds:.1f} s;"
@@ -38,6 +39,16 @@ def show_faults(report: Report, console: Console) -> None:
         _show(f"{table.name}, replica and raw", table.raw, console)
     if report.stopped:
         console.print(f"stopped: {report.stopped}", markup=False, highlight=False)
+
+
+def show_mended(report: Report, console: Console) -> None:
+    """Print what was mended, table by table; nothing where nothing was to be."""
+    for one in report.mended or []:
+        side = "on the replica" if one.side == "replica" else "in raw"
+        said = f"the whole table was reloaded ({one.reason})" if one.whole else f"{one.rows} rows"
+        console.print(
+            f"mended {side}: {one.table}: {said}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _show(where: str, comparison: Comparison, console: Console) -> None:

@@ -10,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from config.errors import ConnectionLost
-from replicator import resync, resync_desk, tracking
+from config.tables import TableRules
+from replicator import resync, resync_desk, scratch, tracking
 from replicator import source as src
 from replicator.resync import Resync
 from replicator.resync_desk import ResyncDesk
@@ -264,6 +265,39 @@ def test_a_resync_that_was_cut_off_goes_on_behind_its_last_chunk(
     leg.catch_up()
     assert leg.requests() == [("patient", "loading")]
     assert_left_nothing(leg)
+
+
+@pytest.mark.parametrize("name", ["rows_patient", "keys_patient", "moved_0_patient"])
+def test_a_cut_off_copy_of_a_table_named_almost_like_ours_goes_on(
+    new_leg: NewLeg, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leg = new_leg(copy_chunk_rows=3)
+    filled(leg, "InnoDB")
+    leg.source.execute(f"CREATE TABLE {name} LIKE patient")
+    leg.source.execute(f"INSERT INTO {name} SELECT * FROM patient")
+    leg.catch_up()
+
+    def die() -> None:
+        raise ConnectionResetError(104, "cut off")
+
+    around_chunks(monkeypatch, leg, lambda: None, die)
+    leg.resync(name)
+    with pytest.raises(ConnectionLost):
+        leg.step_until(lambda: False)
+    leg.restart()
+    leg.catch_up()
+    assert leg.requests() == [(name, "loading")]
+    assert_left_nothing(leg)
+
+
+@pytest.mark.parametrize("prefix", ["_resync_", "_old_"])
+@pytest.mark.parametrize("ours", ["_old_etl_rows_", "_old_etl_keys_"])
+def test_no_carried_table_has_a_hidden_copy_that_is_taken_for_a_left_over(
+    prefix: str, ours: str
+) -> None:
+    assert ours in (scratch.scratch_name(""), scratch.KEYS_PREFIX)
+    if ours.startswith(prefix):
+        assert not TableRules().carries(ours.removeprefix(prefix) + "patient")
 
 
 @pytest.mark.parametrize("table", ["absent", "tempdash1", "etl_x"])

@@ -7,6 +7,8 @@ what and how.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +18,7 @@ import typer
 
 from config import failpoints
 from config.connections import connect_mysql, connect_postgres
+from config.control import Control
 from config.daemon import asked_by_signals, run
 from config.errors import (
     EXIT_HALT,
@@ -26,19 +29,22 @@ from config.errors import (
     ServerBusy,
 )
 from config.logs import configure_logging
-from config.metrics import HALTS, serve_metrics
+from config.page.site import shown_on
+from config.records import note_halt
 from config.reloading import reread
+from config.secrecy import run_sealed
 from config.service import ServiceManager
 from config.settings import Settings, load_settings
 from loader.daemon import Loader
+from loader.shown import ShownLoader
 
 log = structlog.get_logger()
 
 app = typer.Typer(
     name="loader",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Leg 2: follow the replica's binlog and write it to PostgreSQL's raw schema.",
 )
 
@@ -49,21 +55,34 @@ def _loader() -> None:
 
 
 @app.command(
-    "run", epilog="Examples:  loader run  |  loader run --env-file /etc/opendental-replicator.env"
+    "run",
+    epilog="Exit codes: 0 asked to stop; 2 halted: something must be mended first.",
 )
 def run_command(
     env_file: Annotated[
         Path, typer.Option(help="Settings to read beside the environment, which wins.")
     ] = Path(".env"),
 ) -> None:
-    """Load what raw lacks, then keep it a second behind the source, until told to stop."""
+    """Load what raw lacks, then keep it a second behind the source, until told to stop.
+
+    SIGTERM and SIGINT end it in good order; killed, it goes on where it was. What it cannot
+    mend by waiting ends it with a message that says what to do.
+
+    \b
+    Examples:
+      loader run
+      loader run --env-file /etc/opendental-replicator/environment
+    """
     try:
         settings = load_settings(env_file)
         configure_logging(settings.log_level, settings.log_format)
         failpoints.arm(os.environ)
-        _serve(settings, env_file)
+        try:
+            _serve(settings, env_file)
+        except ReplicatorError as error:
+            note_halt(settings.replication, "loader", error)
+            raise
     except ReplicatorError as error:
-        HALTS.labels("loader", type(error).__name__).inc()
         typer.echo(f"loader: {error}", err=True)
         if isinstance(error, Halt) and error.hint:
             typer.echo(f"  {error.hint}", err=True)
@@ -85,20 +104,48 @@ def _reach(settings: Settings, *, patient: bool) -> None:
         return  # it is there, and will be ready soon
 
 
+@contextmanager
+def _shown(settings: Settings, leg: Loader, control: Control) -> Iterator[None]:
+    tuning, other = settings.loader, settings.replicator
+    shown = ShownLoader(settings, leg.standing, control.pause)
+    peer = (other.metrics_host, other.metrics_port)
+    serving = shown_on(tuning.metrics_host, tuning.metrics_port, "loader", shown, peer)
+    try:
+        serving.__enter__()
+    except OSError as error:
+        raise ConfigError(
+            f"LOADER_METRICS_PORT={tuning.metrics_port}: cannot listen on"
+            f" {tuning.metrics_host}: {error.strerror}",
+            "Set LOADER_METRICS_PORT to a free port, or stop what uses it.",
+        ) from None
+    try:
+        yield
+    finally:
+        serving.__exit__(None, None, None)
+        shown.close()
+
+
 def _serve(settings: Settings, env_file: Path) -> None:
     service = ServiceManager.from_environment()
     _reach(settings, patient=service.present)
-    tuning = settings.loader
-    with asked_by_signals() as asked, serve_metrics(tuning.metrics_host, tuning.metrics_port):
-        leg = Loader(settings)
-        again = partial(reread, env_file, leg.follow)
-        run(leg, asked.stop, service=service, reload=asked.reload, reread=again)
-    log.info("loader_stopped")
+    leg = Loader(settings)
+    control = Control(settings.replication, "loader")
+    with asked_by_signals() as asked, _shown(settings, leg, control), control.watching():
+        run(
+            leg,
+            asked.stop,
+            service=service,
+            reload=asked.reload,
+            reread=partial(reread, env_file, leg.follow),
+            hold=control.hold,
+        )
+    offset = leg.standing.offset
+    log.info("loader_stopped", resumes_at=str(offset.replica) if offset else None)
 
 
 def main() -> None:
     """Entry point of the `loader` console script."""
-    app()
+    run_sealed(app, "loader")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from config.settings import Settings
 from config.tables import TableRules, load_table_rules
 from loader.ddl.drift import Drifts
 from loader.session import Session
+from loader.standing import Standing
 
 log = structlog.get_logger()
 
@@ -33,22 +34,26 @@ class Loader:
         self._rules = load_table_rules(settings.tables_file)
         self._session: Session | None = None
         self._drifts = Drifts()
+        self.standing = Standing(settings)
 
     def step(self) -> None:
         """Take in what the replica has, write what is due; raises Transient or Halt."""
         try:
             if self._session is None:
-                self._session = Session.start(self._settings, self._rules)
+                self.standing.begin()
+                self._session = Session.start(self._settings, self._rules, self.standing)
             self._session.step()
         except (PositionLost, SourceReset, BinlogRefused, EventsLost) as lost:
             # The replica's own binlog: everything in it is also in the replica's tables.
             self.close()
             log.warning("replica_position_lost", reason=str(lost), remedy="reloading every table")
-            self._session = Session.start(self._settings, self._rules, anew=True)
+            self.standing.begin()
+            self._session = Session.start(self._settings, self._rules, self.standing, anew=True)
         except SchemaDrift as drift:
             self.close()
             tables = self._drifts.heal(drift)
-            self._session = Session.start(self._settings, self._rules, reload=tables)
+            self.standing.begin()
+            self._session = Session.start(self._settings, self._rules, self.standing, reload=tables)
         except BaseException as error:
             self.close()
             if isinstance(error, Exception):
@@ -66,6 +71,7 @@ class Loader:
 
     def close(self) -> None:
         """Close the session, if there is one."""
+        self.standing.closed()
         session, self._session = self._session, None
         if session is not None:
             session.close()

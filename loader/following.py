@@ -310,6 +310,7 @@ def _drop_action(connection: PostgresConnection, table: str) -> None:
     tracking.clear_all_exceptions(connection, table)
     entries.clear_all(connection, table)
     shapes.forget(connection, table)
+    tracking.forget_dropped(connection)
 
 
 def _empty_action(connection: PostgresConnection, table: str) -> None:

@@ -15,14 +15,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 import structlog
 
 from config.connections import PostgresConnection
 from config.errors import PositionLost, SourceReset, UnknownEvent, translated
 from config.failpoints import reach
-from config.metrics import BATCH_ROWS, BATCH_SECONDS, PIPELINE_LAG
+from config.metrics import BATCH_ROWS, BATCH_SECONDS
 from config.settings import Settings
 from loader.batch import Batch, Limits
 from loader.handover import HandOver
@@ -65,12 +64,17 @@ class Ledger:
         tables: Tables,
         offset: Offset,
         finish: Callable[[list[int]], None],
+        written: Callable[[Offset], None] = lambda _offset: None,
     ) -> None:
+        """`written` is told of each batch's offset when it is committed, by whoever wrote it."""
         tuning = settings.loader
         self.postgres = postgres
         self.tables = tables
         self.offset = offset
+        self.committed: Offset | None = None
+        """The last offset that this process has committed; any thread may look."""
         self.finish = finish
+        self._tell_written = written
         self._label = settings.analytics.label
         self._writer = Writer(postgres, tables)
         self._batch = Batch()
@@ -112,7 +116,11 @@ class Ledger:
                 " nothing.",
             )
         self.offset = replace(
-            self.offset, source=mark.position, source_ts=mark.source_ts, chained=True
+            self.offset,
+            source=mark.position,
+            source_ts=mark.source_ts,
+            applied_at=mark.applied_at,
+            chained=True,
         )
 
     def enter_file(self, file: str, created: int) -> None:
@@ -210,6 +218,7 @@ class Ledger:
             else:
                 self._writer.write_batch(parcel.batch, parcel.offset)
         if not parcel.part:
+            self.committed = parcel.offset
             self._stored_at = time.monotonic()
             self._measure(parcel.batch, parcel.offset, self._stored_at - began)
 
@@ -245,6 +254,7 @@ class Ledger:
         with translated(self._label):
             written = self._writer.write(batch, self.offset, actions)
         self._stored_at, self._moved = time.monotonic(), False
+        self.committed = self.offset
         self._watched.update(t.name for t in written.merged if t.loaded and t.loaded.refused)
         finished = [number for table in written.merged for number in table.take_requests()]
         self.tables.merged(written.merged)
@@ -269,9 +279,7 @@ class Ledger:
     def _measure(self, batch: Batch, offset: Offset, seconds: float) -> None:
         BATCH_ROWS.labels("loader").observe(batch.rows)
         BATCH_SECONDS.labels("loader").observe(seconds)
-        if offset.source_ts:
-            moment = datetime.fromisoformat(offset.source_ts + ":00")
-            PIPELINE_LAG.set(max(0.0, time.time() - moment.timestamp()))
+        self._tell_written(offset)
         log.debug(
             "batch_committed",
             rows=batch.rows,

@@ -34,6 +34,8 @@ class SourceMark:
 
     position: SourcePosition
     source_ts: str | None
+    applied_at: str | None = None
+    """When leg 1 sent it to the replica, by its own host's clock (UTC); None where not told."""
 
 
 def mark_from(row: Mapping[str, str | None]) -> SourceMark | None:
@@ -45,7 +47,7 @@ def mark_from(row: Mapping[str, str | None]) -> SourceMark | None:
     # MariaDB knows whole seconds; without its fraction PostgreSQL reads the stamp twice as fast,
     # which is a sixth of all that a narrow row costs it.
     when = f"{stamp.removesuffix('.000000')}+00" if stamp else None
-    return SourceMark(SourcePosition(file, int(offset)), when)
+    return SourceMark(SourcePosition(file, int(offset)), when, row.get("updated_at"))
 
 
 def binlog_end(connection: MySQLConnection) -> ReplicaPosition:
@@ -144,7 +146,7 @@ def loading_requests(connection: MySQLConnection, database: str) -> dict[int, st
 
 def finish_requests(connection: MySQLConnection, database: str, requests: list[int]) -> None:
     """Mark resync requests as done."""
-    table = f"{quote_mysql_identifier(database)}.{REQUEST_TABLE}"
+    table = f"{quote_mysql_identifier(database)}.{REQUEST_TABLE}".replace("%", "%%")
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {table} SET state = 'done', updated_at = UTC_TIMESTAMP(6)"

@@ -25,7 +25,7 @@ from config.connections import (
 )
 from config.errors import translated
 from config.failpoints import reach
-from config.metrics import EVENTS, PIPELINE_LAG
+from config.metrics import EVENTS
 from config.settings import Settings
 from config.tables import TableRules
 from loader import replica as rep
@@ -37,6 +37,8 @@ from loader.ledger import Ledger
 from loader.load.reload import Connections, raw_bytes_options
 from loader.load.worker import LoadWorker
 from loader.quarantine import entries
+from loader.retention import Retention
+from loader.standing import Standing
 from loader.taking import Taker
 from replicator.binlog.ahead import AheadStream
 from replicator.binlog.events import EventType, event_timestamp
@@ -55,20 +57,29 @@ STREAM_SESSION = "SET SESSION net_write_timeout = 3600"
 class Session:
     """See the module; made by `start`."""
 
-    def __init__(self, settings: Settings, rules: TableRules, postgres: PostgresConnection) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        rules: TableRules,
+        postgres: PostgresConnection,
+        standing: Standing,
+    ) -> None:
         self._settings = settings
         self._rules = rules
         self._postgres = postgres
+        self._standing = standing
         self._database = settings.replication.db
         self._ledger: Ledger | None = None
         self._worker: LoadWorker | None = None
         self._stream: AheadStream | None = None
+        self._retention: Retention | None = None
 
     @classmethod
     def start(
         cls,
         settings: Settings,
         rules: TableRules,
+        standing: Standing | None = None,
         *,
         anew: bool = False,
         reload: frozenset[str] = frozenset(),
@@ -78,7 +89,7 @@ class Session:
         `anew`: forget the stored position; every table is reloaded. `reload`: these are.
         """
         postgres = connect_postgres(settings.analytics, application_name="loader")
-        session = cls(settings, rules, postgres)
+        session = cls(settings, rules, postgres, standing or Standing(settings))
         try:
             session._start(anew=anew, reload=reload)
         except BaseException:
@@ -113,9 +124,15 @@ class Session:
             )
             self._tables.pause(copied)
             ledger = self._ledger = Ledger(
-                self._settings, self._postgres, self._tables, offset, self._finish
+                self._settings,
+                self._postgres,
+                self._tables,
+                offset,
+                self._finish,
+                self._standing.written,
             )
             ledger.write()
+        self._standing.opened(offset, self._tables)
         intake = Intake(self._database, self._rules, self._tables)
         intake.notices.seed_streaming(wanted)
         self._follower = Follower(
@@ -136,6 +153,13 @@ class Session:
             self._settings.loader.copy_connections,
         )
         self._open_stream(offset.replica)
+        self._retention = Retention(
+            partial(connect_mysql, self._settings.replication),
+            self._database,
+            loader=self._settings.loader.server_id,
+            reserve=self._settings.loader.binlog_reserve_bytes,
+            server=self._settings.replication.label,
+        )
         log.info(
             "loader_started",
             position=str(offset.replica),
@@ -188,6 +212,8 @@ class Session:
         """Close everything; what was not committed comes again from the stored position."""
         if self._worker is not None:
             self._worker.stop()
+        if self._retention is not None:
+            self._retention.stop()
         if self._stream is not None:
             self._stream.close()
         if self._ledger is not None:
@@ -206,10 +232,12 @@ class Session:
         assert self._worker is not None
         assert self._ledger is not None
         ledger = self._ledger
+        heard = self._stream.heard
         events = self._stream.read(self._poll_seconds())
         EVENTS.labels("loader").inc(len(events))
         if events:
             reach("stream.read")
+            self._standing.arrived(time.monotonic())
             self._silence.broken(time.monotonic())
         elif self._silence.due(time.monotonic()):
             self._ask()
@@ -222,9 +250,12 @@ class Session:
         if ledger.due():
             ledger.write()
         elif not events and ledger.idle:
-            PIPELINE_LAG.set(0)
+            self._standing.caught_up(heard, ledger.offset)
         else:
             ledger.offer()
+        self._standing.stream, self._standing.offset = self._stream, ledger.committed
+        if self._retention is not None and ledger.committed is not None:
+            self._retention.passed(ledger.committed.replica, ledger.committed.created)
         self._worker.submit(self._tables.take_wanted())
 
     def describe(self) -> str:

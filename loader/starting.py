@@ -77,6 +77,7 @@ def restore_tables(
     what it was left as.
     """
     tables = Tables()
+    tracking.forget_dropped(postgres)
     statuses = tracking.read_statuses(postgres)
     watermarks = {} if everything else tracking.read_watermarks(postgres)
     helpers = [name for table in statuses for name in helpers_of(table)]

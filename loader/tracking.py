@@ -32,6 +32,9 @@ WAITING, LOADING, STREAMING, RELOADING, DROPPED = (
     "dropped",
 )
 
+KEPT_DROPPED = 1000
+"""Tables that are gone whose states are kept, for a day, for whoever asks where they went."""
+
 _DDL = """
 CREATE TABLE IF NOT EXISTS etl_transform_status (
   table_name text PRIMARY KEY,
@@ -92,6 +95,8 @@ class Offset:
     """When the replica began the position's binlog file, in seconds since 1970; 0: not known."""
     chained: bool = False
     """Is `source` exactly where leg 1's offset row stood here? At first it may be earlier."""
+    applied_at: str | None = None
+    """When leg 1 sent this to the replica, by its clock (UTC), as MySQL writes it; not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +264,17 @@ def set_state(connection: PostgresConnection, tables: Iterable[str], state: str)
         " updated_at = statement_timestamp()"
         " WHERE etl_transform_status.transformation_status <> EXCLUDED.transformation_status",
         [sorted(tables), state],
+    )
+
+
+def forget_dropped(connection: PostgresConnection) -> None:
+    """Forget tables that have been gone for a day, and all but the last thousand that are gone."""
+    connection.execute(
+        "DELETE FROM etl_transform_status WHERE table_name IN (SELECT table_name FROM"
+        " (SELECT table_name, updated_at, row_number() OVER (ORDER BY updated_at DESC) AS place"
+        " FROM etl_transform_status WHERE transformation_status = %s) AS gone"
+        " WHERE updated_at < statement_timestamp() - interval '1 day' OR place > %s)",
+        [DROPPED, KEPT_DROPPED],
     )
 
 

@@ -27,7 +27,7 @@ from psycopg.pq import TransactionStatus
 
 from config.connections import PostgresConnection
 from config.failpoints import reach
-from config.metrics import COPIED_ROWS, RELOADS, ROWS, TRANSACTIONS
+from config.metrics import COPIED_ROWS, RELOADS, ROWS, TRANSACTIONS, TableRows
 from loader import schema, tracking, upsert
 from loader.batch import AnyFold, Batch
 from loader.ddl.drift import ShapeDrift
@@ -81,7 +81,9 @@ class Writer:
         self._states = {n: s.state for n, s in tracking.read_statuses(connection).items()}
         self._noted: dict[str, tuple[int, str]] = {}
         """Rows written and schema hash of each table, in the open transaction."""
-        self._changes: Counter[str] = Counter()
+        self._changes: Counter[tuple[str, str]] = Counter()
+        """Row changes by table and operation, in the open transaction."""
+        self._table_rows = TableRows()
         connection.commit()
 
     def write(self, batch: Batch, offset: Offset, actions: Sequence[Action] = ()) -> Written:
@@ -324,16 +326,17 @@ class Writer:
                 rows, _ = self._noted.get(name, (0, ""))
                 self._noted[name] = (rows + fold.size, writer[2].schema_hash)
             for operation, count in zip(_OPERATIONS, fold.changes, strict=True):
-                self._changes[operation] += count
+                if count:
+                    self._changes[name, operation] += count
 
     def _committed(self, batch: Batch) -> None:
         self._stages.committed()
         self.quarantine.committed()
         self._liftable.clear()
         TRANSACTIONS.labels("loader").inc(batch.transactions)
-        for operation, count in self._changes.items():
-            if count:
-                ROWS.labels("loader", operation).inc(count)
+        for (table, operation), count in self._changes.items():
+            ROWS.labels("loader", operation).inc(count)
+            self._table_rows.add(table, operation, count)
         self._noted.clear()
         self._changes.clear()
 

@@ -8,17 +8,19 @@ raised, everything is closed, and the next `step` begins from what is stored.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import structlog
 
 from config import metrics
-from config.errors import translated
+from config.errors import ApplyConflict, translated
 from config.failpoints import reach
 from config.settings import Settings
 from config.tables import TableRules
 from replicator import replica as rep
 from replicator import source as src
 from replicator import tracking
+from replicator.answered import EVERY_SECONDS, forget_answered
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
 from replicator.binlog.transactions import (
@@ -28,8 +30,10 @@ from replicator.binlog.transactions import (
     Statement,
     XaCommit,
 )
+from replicator.conflicts import Conflicts
 from replicator.exact import Applied, ExactMySQLReplicator
 from replicator.first_copy import (
+    CopyStage,
     FirstCopy,
     Watch,
     begin_first_copy,
@@ -37,6 +41,7 @@ from replicator.first_copy import (
     open_first_copy,
 )
 from replicator.incoming import Incoming
+from replicator.mending import Mending
 from replicator.provenance import executed_with
 from replicator.reconcile import Reconciler
 from replicator.relocation import settle_down
@@ -47,6 +52,7 @@ from replicator.routes import Routes, Window
 from replicator.schema_changes import SchemaChanges
 from replicator.scratch import drop_left_over
 from replicator.session import Session
+from replicator.standing import Standing
 from replicator.tracking import MAIN, Offset, TableState, execute
 
 log = structlog.get_logger(__name__)
@@ -58,20 +64,32 @@ TOUCH_SECONDS = 5.0
 class Replicator:
     """The whole of leg 1 for one source database."""
 
-    def __init__(self, settings: Settings, rules: TableRules, watch: Watch | None = None) -> None:
-        """`watch` is told of each step of a first copy; log lines by default."""
+    def __init__(
+        self,
+        settings: Settings,
+        rules: TableRules,
+        watch: Watch | None = None,
+        copy_rate: Callable[[], int] | None = None,
+    ) -> None:
+        """`watch` is told of each step of a first copy; log lines by default.
+
+        `copy_rate` is what copies may read on the source now; as the settings say by default.
+        """
+        self._copy_rate = copy_rate
         self._settings = settings
         self._rules = rules
         self._watch = watch or log_stages()
+        self.standing = Standing(settings)
         self._session: Session | None = None
         self._desk: ResyncDesk | None = None
         self._copy: FirstCopy | None = None
+        self._conflicts = Conflicts(settings.replicator.on_conflict)
         self._incoming: Incoming | None = None
         self._newcomers: tuple[SourcePosition, set[str]] | None = None
         """Tables that we did not know at the start, and up to where the stream may create them."""
         self._next_poll = 0.0
         self._next_touch = 0.0
-        self._lag = 0.0
+        self._next_forgetting = 0.0
 
     # --- the loop's face -----------------------------------------------------------------
 
@@ -79,18 +97,37 @@ class Replicator:
         """A bounded piece of work."""
         try:
             if self._session is None:
-                self._session = Session(self._settings, self._rules)
+                self.standing.begin()
+                self._session = Session(self._settings, self._rules, self._copy_rate)
                 self._open(self._session)
             if self._copy is not None:
                 self._copy_on(self._copy)
             else:
                 self._stream_on(self._session)
+        except ApplyConflict as conflict:
+            self._set_aside(conflict)
         except BaseException:
             self.close()
             raise
 
+    def _set_aside(self, conflict: ApplyConflict) -> None:
+        """Begin again, and leave the table to a reload whose row was refused; or raise."""
+        try:
+            if self._session is None or self._incoming is None:
+                raise conflict
+            with translated(self._settings.replication.label):
+                asked = tracking.open_requests(self._session.hidden)
+            replicator = self._replicator
+            self._conflicts.met(conflict, replicator.position, replicator.reached, asked)
+        except ApplyConflict:
+            metrics.CONFLICTS.labels("replicator", "halted").inc()
+            raise
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Give everything back; nothing is lost, for nothing was only here."""
+        self.standing.closed()
         if self._desk is not None:
             self._desk.close()
         if self._session is not None:
@@ -109,7 +146,7 @@ class Replicator:
         if self._copy is not None:
             return "first copy"
         reloading = f", reloading {self.resync.table}" if self.resync is not None else ""
-        return f"at {self.position}, {self._lag:.1f} s behind{reloading}"
+        return f"at {self.position}, {self.standing.lag():.1f} s behind{reloading}"
 
     @property
     def resync(self) -> Resync | None:
@@ -136,6 +173,7 @@ class Replicator:
             offset = self._first_start(session)
         offset = settle_down(session, offset)
         session.read_format_description(offset.position)
+        self.standing.opened(offset)
         self._wire(session, offset)
 
     def _first_start(self, session: Session) -> Offset:
@@ -171,20 +209,23 @@ class Replicator:
             limit=settings.replicator.batch_bytes,
             reconciler=self._reconciler,
             rows_v2=not session.replica_identity.mariadb,
+            apart=self._conflicts.apart,
         )
         self._changes = SchemaChanges(
             session.replica, self._replicator, self._routes, session.statements, database
         )
         self._desk = ResyncDesk(session, self._replicator, self._routes)
+        self._mending = Mending(session, self._replicator, self._routes, self._reconciler)
         self._rereading = Rereading(session, self._reconciler, self._routes)
         self._prepared = session.prepared(settings.replicator.server_id, session.catalog)
         with translated(settings.replication.label):
             drop_left_over(session.hidden)
             self._changes.recover(offset)
             self._desk.recover(offset)
+            self._conflicts.begin_repair(session.replica)
             copying = self._set_routes(session)
             if copying:
-                self._copy = open_first_copy(session, copying, self._watch)
+                self._copy = open_first_copy(session, copying, self._watch_copy)
             else:
                 self._fit_rules(session)
 
@@ -228,43 +269,46 @@ class Replicator:
 
     # --- the first copy ------------------------------------------------------------------
 
+    def _watch_copy(self, stage: CopyStage) -> None:
+        self.standing.stage = stage
+        self._watch(stage)
+
     def _copy_on(self, copy: FirstCopy) -> None:
         deadline = time.monotonic() + STEP_SECONDS
         with translated("source or replica"):
             while time.monotonic() < deadline:
                 if copy.step() and self._session is not None:
-                    self._copy = None
+                    self._copy = self.standing.stage = None
                     self._set_routes(self._session)
+                    self._fit_rules(self._session)  # a catalog may hide a table that is altered
                     return
 
     # --- streaming -----------------------------------------------------------------------
 
     def _stream_on(self, session: Session) -> None:
         if self._incoming is None:
-            self._incoming = Incoming(session, self._replicator)
+            self._incoming = self.standing.incoming = Incoming(session, self._replicator)
         incoming = self._incoming
         deadline = time.monotonic() + STEP_SECONDS
         reach("source.before_read")
+        heard = incoming.heard
         events = incoming.read(self._settings.replicator.poll_seconds)
         if events:
             reach("source.read")
+            self.standing.freshness.arrived(time.monotonic())
         while events or self._replicator.settle_one():
             self._take(incoming, events)
             metrics.EVENTS.labels("replicator").inc(len(events))
             if time.monotonic() > deadline:
                 break
             self._replicator.keep_busy()
+            heard = incoming.heard
             events = incoming.read(0)
         self._commit_batch()
-        self._lag = self._age() if events else 0.0
-        metrics.REPLICATOR_LAG.set(self._lag)
+        drained = not events and self._replicator.idle
+        self.standing.stepped(heard, self._replicator.committed, drained=drained)
         if not self._replicator.has_begun:  # what housekeeping begins would commit half of it
             self._housekeeping(session)
-
-    def _age(self) -> float:
-        """Seconds since the source committed what was applied last."""
-        when = self._replicator.committed.event_timestamp
-        return 0.0 if when is None else max(0.0, (tracking.utc_now() - when).total_seconds())
 
     def _take(self, incoming: Incoming, events: list[bytes]) -> None:
         """Apply them: whole plain transactions at once, all others event by event."""
@@ -291,15 +335,15 @@ class Replicator:
             self._replicator.settle()  # it speaks to the replica on the same connection
             with translated(self._settings.replication.label):
                 self._changes.apply(change)
+                if not change.in_transaction:
+                    self._mending.interrupt()
         else:
             self._replicator.apply(change)
 
     def _commit_batch(self) -> None:
-        began = time.monotonic()
         self._replicator.flush()
         applied = self._replicator.applied
         if applied.statements:
-            metrics.BATCH_SECONDS.labels("replicator").observe(time.monotonic() - began)
             metrics.TRANSACTIONS.labels("replicator").inc(applied.transactions)
             self._replicator.applied = Applied()
 
@@ -309,11 +353,18 @@ class Replicator:
         with translated(self._settings.replication.label):
             self._end_windows(session)
             self._queue_again(session)
+            if not self._replicator.has_open_rows:  # their routes were chosen already
+                self._mending.mind()
             now = time.monotonic()
             if now >= self._next_touch:
                 tracking.touch_tables(session.replica, self._replicator.touched)
                 self._replicator.touched.clear()
                 self._next_touch = now + TOUCH_SECONDS
+            if now >= self._next_forgetting:
+                forget_answered(session.hidden, tracking.utc_now())
+                self._next_forgetting = now + EVERY_SECONDS
+            self.standing.note(session.hidden)
+            self.standing.resync = self.resync
             if self._desk is not None and (now >= self._next_poll or self._desk.job is not None):
                 busy = self._desk.job is not None
                 self._desk.mind()
@@ -327,7 +378,8 @@ class Replicator:
             passed, changed = self._rereading.read_again(passed, self._replicator.position)
             for table in changed:
                 self._queue(session, table)
-        self._reconciler.finish_others(self._routes.windowed().difference(passed))
+        kept = self._routes.windowed().difference(passed) | self._mending.copies
+        self._reconciler.finish_others(kept)
         if passed:
             hashes = schemas_from_catalog(session.replica, self._settings.replication.db, passed)
             execute(session.replica, "BEGIN")
@@ -356,6 +408,7 @@ class Replicator:
                     continue  # a sequence, or gone again
                 log.info("table_included", table=table)
                 self._queue(session, table)
+        self._mending.give_up(self._replicator.dirty)
         dirty, self._replicator.dirty = self._replicator.dirty, set()
         for table in sorted(dirty):
             log.info("copy_begins_again", tables=[table], reason="it changed, and not by key")

@@ -21,13 +21,15 @@ a deadlock would end the transaction, and a piece behind it would commit by itse
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pymysql
 
+from config import metrics
 from config.errors import Halt
 from config.failpoints import reach
 from replicator.announce import announcement
@@ -58,6 +60,8 @@ from replicator.tracking import Offset, execute_bytes, utc_now
 if TYPE_CHECKING:
     from replicator.gathering import Run
 
+BATCH_SECONDS = metrics.BATCH_SECONDS.labels("replicator")
+BATCH_BYTES = metrics.BATCH_BYTES.labels("replicator")
 _ON_THEIR_WAY = 2
 """Batches that the replica may owe an answer for: one that it executes, and the next."""
 _WORTH_SENDING = 256 << 10
@@ -80,6 +84,7 @@ class _Sent:
 
     tables: Iterable[str]
     after: Offset | None
+    at: float = field(default_factory=time.monotonic)
 
 
 class ExactMySQLReplicator:
@@ -100,13 +105,16 @@ class ExactMySQLReplicator:
         limit: int,
         reconciler: Reconciler,
         rows_v2: bool = False,
+        apart: SourcePosition | None = None,
     ) -> None:
+        """Transactions that begin up to `apart` are applied a table at a time: see `conflicts`."""
         self._connection = connection
         self._database = database
         self._source_database = source_database
         self._routes = routes
         self._limit = limit
         self._rows_v2 = rows_v2
+        self._apart = apart
         self._reconciler = reconciler
         self._flight: InFlight[_Sent] = InFlight(connection)
         self._delivery = Delivery(connection)
@@ -180,14 +188,15 @@ class ExactMySQLReplicator:
         route = self._routes.route(rows.table.table, self._here)
         if route.via is Via.SKIP:
             return
-        self._open.append(Item(route, rows.table, rows.event))
+        for way in route.ways:
+            self._open.append(Item(way, rows.table, rows.event))
         self._open_bytes += len(rows.event)
         if self._open_bytes > self._limit:
             self._send_open()
 
     def _commit(self, commit: Commit) -> None:
         self.applied.transactions += 1
-        if self._explicit or not is_one_statement(self._open):
+        if self._explicit or (self._open and self._is_apart) or not is_one_statement(self._open):
             self._commit_explicit(commit)
             return
         second = commit.timestamp_us // 1_000_000
@@ -203,7 +212,7 @@ class ExactMySQLReplicator:
 
         It does what `reader.feed` and `apply` would do with these events one by one.
         """
-        if gather is None or self.has_open_rows or not reader.between:
+        if gather is None or self.has_open_rows or not reader.between or self._is_apart:
             return at
         batch = self._batch
         run = gather(
@@ -306,6 +315,7 @@ class ExactMySQLReplicator:
         except (pymysql.MySQLError, OSError) as error:
             raise self._failure(error, sent.tables) from None
         reach("apply.answered")
+        BATCH_SECONDS.observe(time.monotonic() - sent.at)
         if sent.after is not None:
             self.committed = sent.after
 
@@ -328,6 +338,7 @@ class ExactMySQLReplicator:
                 ),
             )
         self.applied.statements += 1
+        BATCH_BYTES.observe(segment.size)
         try:
             if self._delivery.wants_quiet(events):
                 self.settle()
@@ -348,8 +359,9 @@ class ExactMySQLReplicator:
         self._begin()
         for part in runs(self._open):
             if isinstance(part, list):
-                for segment in segments(self._database, part):
-                    self._send(segment, None)
+                for some in ([item] for item in part) if self._is_apart else (part,):
+                    for segment in segments(self._database, some):
+                        self._send(segment, None)
             else:
                 self._reconcile(part)
         self._count_open()
@@ -372,7 +384,7 @@ class ExactMySQLReplicator:
             )
         except (pymysql.MySQLError, OSError) as error:
             raise self._failure(error, (target,)) from None
-        if outcome is Outcome.COPY_AGAIN:
+        if outcome is Outcome.COPY_AGAIN or (outcome is Outcome.NOTED and item.route.aside):
             self.dirty.add(target)
         elif outcome is Outcome.NOTED:
             self._routes.hold(item.table_map.table)
@@ -406,6 +418,10 @@ class ExactMySQLReplicator:
         if not self.idle:
             raise AssertionError("the offset was moved over rows that wait")
         self._committed(offset)
+
+    @property
+    def _is_apart(self) -> bool:
+        return self._apart is not None and self._here <= self._apart
 
     @property
     def has_open_rows(self) -> bool:

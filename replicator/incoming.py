@@ -82,6 +82,11 @@ class Incoming:
             self._ask()
         return events
 
+    @property
+    def heard(self) -> float:
+        """When the source was last heard (monotonic); all it had sent by then is to be read."""
+        return self._stream.heard  # type: ignore[no-any-return]
+
     def feed(self, event: bytes) -> Change | None:
         """What one more event completes."""
         kind = event[4]

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from config.connections import ConnectionFactory
 from config.daemon import Leg, run
-from config.errors import Transient
+from config.errors import ConfigError, Transient
 from config.settings import Settings, load_settings
 from config.tables import load_table_rules
 from loader.daemon import Loader
@@ -62,6 +62,7 @@ class ELTPipeline:
 
         Returns earlier when `stop` is set. Transient failures are waited out; Halt is raised.
         """
+        self._require_no_pause("replicator")
         wanted = self._observer.source_position()
         rules = load_table_rules(self._settings.tables_file)
 
@@ -72,6 +73,10 @@ class ELTPipeline:
             return not self._copies_under_way()
 
         _run_until(Replicator(self._settings, rules), done, stop)
+
+    def _require_no_pause(self, leg: str) -> None:
+        if leg in self._observer.asked().paused:
+            raise ConfigError(f"the {leg} is paused", "Let it go on: replicator resume")
 
     def _copies_under_way(self) -> bool:
         connection = self._observer.replica
@@ -89,6 +94,7 @@ class ELTPipeline:
 
         Returns earlier when `stop` is set. Transient failures are waited out; Halt is raised.
         """
+        self._require_no_pause("loader")
         offset = self._observer.replica_offset()
         wanted = offset.position if offset else None
 

@@ -7,6 +7,7 @@ the reader of the source's statements. When anything breaks, all of it is closed
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -47,13 +48,18 @@ class Session:
     holds the lock; `hidden` writes what it is not to see.
     """
 
-    def __init__(self, settings: Settings, rules: TableRules) -> None:
+    def __init__(
+        self, settings: Settings, rules: TableRules, copy_rate: Callable[[], int] | None = None
+    ) -> None:
+        """`copy_rate`: what copies may read on the source, bytes a second, asked each time."""
         self.settings = settings
         self.rules = rules
         self._closers: list[Any] = []
         self._positions: list[tuple[float, SourcePosition]] = []
         self._format_description = b""
-        self._ceiling = Ceiling(settings.replicator.copy_bytes_per_second)
+        self._ceiling = Ceiling(
+            settings.replicator.copy_bytes_per_second if copy_rate is None else copy_rate
+        )
         try:
             self._open()
         except BaseException:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import structlog
 
 from config.connections import PostgresConnection
+from config.metrics import SCHEMA_CHANGES
 from loader.ddl import altering, shapes
 from loader.ddl.alterations import Action
 from loader.ddl.evolution import Evolution, evolve
@@ -47,11 +48,13 @@ def evolve_table(
     certain = catalog is not None and catalog.hash == change.schema.hash
     shapes.store(connection, change.schema, predicted=not certain)
     log.info("schema_changed_in_place", table=table, certain=certain)
+    SCHEMA_CHANGES.labels("in_place").inc()
     return True
 
 
 def _refused(table: str, reason: str) -> bool:
     log.info("schema_change_reloads_table", table=table, reason=reason)
+    SCHEMA_CHANGES.labels("reload").inc()
     return False
 
 

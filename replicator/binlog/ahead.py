@@ -82,6 +82,11 @@ class AheadStream:
         self.file, self.format_description = piece.file, piece.format_description
         return piece.events
 
+    @property
+    def heard(self) -> float:
+        """When the server was last heard (monotonic); what it had sent by then is to be read."""
+        return self._queue.heard
+
     def close(self) -> None:
         """Hang up and end the thread; what waits is dropped."""
         thread, self._thread = self._thread, None
@@ -104,6 +109,7 @@ class _Queue:
         self._size = 0
         self._error: BaseException | None = None
         self.stopped = False
+        self.heard = time.monotonic()
 
     def put(self, piece: _Piece) -> None:
         """Append it once there is room; at once where nothing waits."""
@@ -151,5 +157,6 @@ def _fill(stream: BinlogStream, queue: _Queue) -> None:
             if events:
                 size = sum(map(len, events)) + _OBJECT_BYTES * len(events)
                 queue.put(_Piece(events, size, stream.file, stream.format_description))
+            queue.heard = stream.heard
     except BaseException as error:  # whatever it is, it is the caller's
         queue.fail(error)

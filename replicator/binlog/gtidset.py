@@ -112,6 +112,30 @@ class GtidSet:
             for first, last in intervals
         )
 
+    def beyond(self, other: GtidSet) -> int:
+        """How many transactions are in this and not in `other`.
+
+        MariaDB numbers a domain's transactions through, whichever server they come from, and of
+        a domain that `other` knows nothing of it cannot be told how many there are: none count.
+        """
+        ours, theirs = _last_of_domains(self._last), _last_of_domains(other._last)
+        count = sum(max(0, last - theirs.get(domain, last)) for domain, last in ours.items())
+        for name, intervals in self._numbers.items():
+            for first, last in intervals:
+                held = (
+                    max(0, min(last, high) - max(first, low) + 1)
+                    for low, high in other._numbers.get(name, ())
+                )
+                count += last - first + 1 - sum(held)
+        return count
+
+
+def _last_of_domains(last: dict[tuple[int, int], int]) -> dict[int, int]:
+    domains: dict[int, int] = {}
+    for (domain, _server), number in last.items():
+        domains[domain] = max(domains.get(domain, 0), number)
+    return domains
+
 
 def parse_gtid_list(event: bytes) -> Iterator[str]:
     """The GTIDs in MariaDB's GTID_LIST event, which tells a file's beginning; what is whole."""

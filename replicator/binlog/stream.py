@@ -20,14 +20,14 @@ import ssl
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pymysql
 
 from config.errors import ConnectionLost, ReplicatorError, UnknownEvent, classify
-from replicator.binlog.events import EventType, parse_rotate, server_version
+from replicator.binlog.events import HEADER_LENGTH, EventType, parse_rotate, server_version
 from replicator.binlog.payload import unpack
 from replicator.binlog.position import BinlogPosition
 
@@ -40,7 +40,11 @@ _COM_BINLOG_DUMP = 0x12
 _COM_REGISTER_SLAVE = 0x15
 _TRANSACTION_PAYLOAD = int(EventType.TRANSACTION_PAYLOAD)
 _FRAME_LIMIT = 0xFFFFFF
+_EVENT_LIMIT = (1 << 30) + (1 << 24)
+"""No server lets max_allowed_packet be larger than 1 GiB, so no event is."""
 _RECEIVE_BYTES = 1 << 20
+_UNPACKED_BYTES = 4 << 20
+"""How much of a compressed transaction is handed over at once."""
 MISSED_HEARTBEATS = 3
 """A link is dead when nothing, not even a heartbeat, came for this many periods."""
 
@@ -68,6 +72,8 @@ class BinlogStream:
         self._buffer = bytearray()
         self._checksums = True
         self._heard = 0.0
+        self._unpacking: Iterator[bytes] | None = None
+        """The rest of a compressed transaction; it comes before what the buffer holds."""
         self._broken: ReplicatorError | None = None
         """What is raised behind the events that came before it."""
         self.file = ""
@@ -89,6 +95,7 @@ class BinlogStream:
             raise self._failed(error) from None
         self.file = position.file
         self._buffer.clear()
+        self._unpacking = None
         self._broken = None
         self._heard = time.monotonic()
 
@@ -136,6 +143,8 @@ class BinlogStream:
         if not data:
             raise ConnectionLost(f"the {self._server} closed its binlog stream", hint="")
         self._buffer += data
+        if len(self._buffer) > _EVENT_LIMIT:
+            raise self._endless()
         self._heard = time.monotonic()
         if isinstance(connection._sock, ssl.SSLSocket):
             self._receive_records(connection._sock)
@@ -173,10 +182,11 @@ class BinlogStream:
         return events
 
     def _cut_frames(self, events: list[bytes]) -> None:
+        self._unpack(events)
         buffer, at, size = self._buffer, 0, len(self._buffer)
         view = memoryview(buffer)
         try:
-            while True:
+            while self._unpacking is None:
                 if cut is not None:
                     at = cut(buffer, at, self._checksums, events)
                 if size - at < 4:
@@ -195,12 +205,25 @@ class BinlogStream:
                 if event is None:
                     continue
                 if event[4] == _TRANSACTION_PAYLOAD:
-                    events.extend(unpack(event))
+                    self._unpacking = unpack(event)
+                    self._unpack(events)
                 else:
                     events.append(event)
         finally:
             view.release()
             del buffer[:at]
+
+    def _unpack(self, events: list[bytes]) -> None:
+        """Append what comes next of a compressed transaction, which may be large."""
+        if self._unpacking is None:
+            return
+        taken = 0
+        for event in self._unpacking:
+            events.append(event)
+            taken += len(event)
+            if taken >= _UNPACKED_BYTES:
+                return
+        self._unpacking = None
 
     def _event_of(self, payload: bytes) -> bytes | None:
         if not payload or payload[0] != 0:
@@ -214,6 +237,10 @@ class BinlogStream:
             if zlib.crc32(body) != int.from_bytes(checksum, "little"):
                 raise self._corrupted()
             event = b"%b%b%b" % (body[:9], len(body).to_bytes(4, "little"), body[13:])
+        if len(event) < HEADER_LENGTH:
+            raise UnknownEvent(
+                f"an event of {self.file} from the {self._server} is shorter than its header"
+            )
         if kind == EventType.ROTATE:
             self.file = parse_rotate(event)[0]
         elif kind in (EventType.HEARTBEAT, EventType.HEARTBEAT_V2):
@@ -243,6 +270,12 @@ class BinlogStream:
             hint="If this repeats, the binlog file is damaged on the server's disk.",
         )
 
+    def _endless(self) -> ReplicatorError:
+        return ConnectionLost(
+            f"an event of {self.file} from the {self._server} is larger than any can be",
+            hint="Check that it is a MySQL or MariaDB server that answers there.",
+        )
+
     def _refused(self, payload: bytes) -> None:
         if payload[:1] == b"\xff":
             code = int.from_bytes(payload[1:3], "little")
@@ -252,6 +285,11 @@ class BinlogStream:
 
     def _failed(self, error: BaseException) -> ReplicatorError:
         return classify(error, server=self._server)
+
+    @property
+    def heard(self) -> float:
+        """When the server was last heard (monotonic), heartbeats included."""
+        return self._heard
 
     def interrupt(self) -> None:
         """From another thread: end a `read` that waits; it raises, and nothing is closed yet."""

@@ -7,7 +7,6 @@ an error; a server that cannot be reached raises.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Self
 
@@ -17,12 +16,13 @@ from config.connections import (
     connect_postgres,
     connect_source,
 )
+from config.control import Asked, read_asked
 from config.errors import translated
 from config.settings import Settings
 from loader import tracking as raw_tracking
 from replicator import source as src
 from replicator import tracking
-from replicator.binlog.position import BinlogPosition, ReplicaPosition, SourcePosition
+from replicator.binlog.position import ReplicaPosition, SourcePosition
 from replicator.tracking import fetch
 
 
@@ -109,6 +109,12 @@ class Observer:
             found = fetch(connection, "SHOW TABLES LIKE 'etl\\_resync\\_request'")
         return bool(found)
 
+    def asked(self) -> Asked:
+        """What operators asked of the daemons: to pause, and how fast copies may read."""
+        connection = self.replica
+        with translated(self.settings.replication.label):
+            return read_asked(connection, self.settings.replication.db)
+
     def replicator_runs(self) -> bool:
         """Does a process hold leg 1's lock?"""
         name = f"opendental-replicator/main/{self.settings.replication.db}"[:64]
@@ -168,19 +174,6 @@ def has_table(connection: PostgresConnection, name: str) -> bool:
     """Is there such a table in the connection's schema?"""
     row = connection.execute("SELECT to_regclass(quote_ident(%s))", [name]).fetchone()
     return row is not None and row[0] is not None
-
-
-def bytes_behind(
-    files: Sequence[tuple[str, int]], at: BinlogPosition, end: BinlogPosition
-) -> int | None:
-    """Bytes of binlog between two positions; None where a file between them is gone. Pure."""
-    if at >= end:
-        return 0
-    sizes = {BinlogPosition(name, 0).file_number: size for name, size in files}
-    numbers = range(at.file_number, end.file_number)
-    if any(number not in sizes for number in numbers):
-        return None
-    return sum(sizes[number] for number in numbers) - at.offset + end.offset
 
 
 def _escaped(name: str) -> str:

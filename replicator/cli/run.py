@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import structlog
 from rich.console import Console
 
-from config import failpoints, metrics
+from config import failpoints
+from config.control import Control
 from config.daemon import asked_by_signals, run
 from config.errors import ConfigError, ReplicatorError
 from config.logs import configure_logging
+from config.page.site import shown_on
+from config.records import note_halt
 from config.reloading import reread
 from config.service import ServiceManager
 from config.settings import Settings, load_settings
@@ -26,6 +29,7 @@ from config.tables import load_table_rules
 from replicator.cli import preflight
 from replicator.cli.copy_view import watching
 from replicator.daemon import Replicator
+from replicator.shown import ShownReplicator
 
 log = structlog.get_logger()
 
@@ -38,23 +42,37 @@ def run_replicator(env_file: Path) -> None:
     rules = load_table_rules(settings.tables_file)
     service = ServiceManager.from_environment()
     try:
-        with asked_by_signals() as asked, _metrics(settings):
-            preflight.check(settings, patient=service.present)
-            with watching(Console(stderr=True)) as watch:
-                leg = Replicator(settings, rules, watch)
-                again = partial(reread, env_file, leg.follow)
-                run(leg, asked.stop, service=service, reload=asked.reload, reread=again)
+        with asked_by_signals() as asked, watching(Console(stderr=True)) as watch:
+            server, rate = settings.replication, settings.replicator.copy_bytes_per_second
+            control = Control(server, "replicator", rate)
+            leg = Replicator(settings, rules, watch, control.copy_rate)
+            with _shown(settings, leg, control), control.watching():
+                with suppress(ReplicatorError):  # the preflight or the loop will say it
+                    control.look()
+                if not control.pause():  # then the source is left alone
+                    preflight.check(settings, patient=service.present)
+                run(
+                    leg,
+                    asked.stop,
+                    service=service,
+                    reload=asked.reload,
+                    reread=partial(reread, env_file, leg.follow),
+                    hold=control.hold,
+                )
     except ReplicatorError as error:
-        metrics.HALTS.labels("replicator", type(error).__name__).inc()
+        note_halt(settings.replication, "replicator", error)
         log.error("halted", leg="replicator", error=type(error).__name__)
         raise
-    log.info("replicator_stopped")
+    offset = leg.standing.offset
+    log.info("replicator_stopped", resumes_at=str(offset.position) if offset else None)
 
 
 @contextmanager
-def _metrics(settings: Settings) -> Iterator[None]:
-    tuning = settings.replicator
-    serving = metrics.serve_metrics(tuning.metrics_host, tuning.metrics_port)
+def _shown(settings: Settings, leg: Replicator, control: Control) -> Iterator[None]:
+    tuning, other = settings.replicator, settings.loader
+    shown = ShownReplicator(settings, leg.standing, control.pause)
+    peer = (other.metrics_host, other.metrics_port)
+    serving = shown_on(tuning.metrics_host, tuning.metrics_port, "replicator", shown, peer)
     try:
         serving.__enter__()
     except OSError as error:
@@ -67,3 +85,4 @@ def _metrics(settings: Settings) -> Iterator[None]:
         yield
     finally:
         serving.__exit__(None, None, None)
+        shown.close()

@@ -20,8 +20,9 @@ from typing import Any
 
 from config.errors import ReplicatorError, translated
 from config.settings import Settings
+from replicator.binlog.lookout import bytes_behind
 from replicator.binlog.position import BinlogPosition
-from replicator.cli.observation import Observer, bytes_behind, has_table
+from replicator.cli.observation import Observer, has_table
 from replicator.cli.quarantine import rows_by_table
 from replicator.cli.scrape import LegCounters, scrape
 from replicator.tracking import RequestState, fetch
@@ -35,6 +36,8 @@ class Leg:
     """One leg as it stands; positions of what it reads, and of what it has written."""
 
     running: bool | None = None
+    paused_since: str | None = None
+    """Since when `replicator pause` holds it; its daemon may be up, but does nothing."""
     position: str | None = None
     source_position: str | None = None
     source_commit_time: str | None = None
@@ -86,10 +89,12 @@ class Status:
     tables: list[Table] = field(default_factory=list)
     resyncs: list[Request] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
+    copy_bytes_per_second: int | None = None
+    """What `replicator throttle` asks for, 0 for no ceiling; None: as the settings say."""
 
     @property
     def healthy(self) -> bool:
-        """Do both daemons run, with all servers in reach?"""
+        """Do both daemons work, with all servers in reach? A paused one does not."""
         return not self.unreachable and bool(self.replicator.running and self.loader.running)
 
     def as_json(self) -> dict[str, Any]:
@@ -155,7 +160,12 @@ def _bytes_rate(
 
 
 def _look(observer: Observer, status: Status, at: _Positions, *, tables: bool) -> None:
-    parts: list[Callable[[Observer, Status, _Positions], None]] = [_source, _replica, _analytics]
+    parts: list[Callable[[Observer, Status, _Positions], None]] = [
+        _source,
+        _asked,
+        _replica,
+        _analytics,
+    ]
     if tables:
         parts += [_replica_tables, _raw_tables, _quarantine]
     for part in parts:
@@ -170,6 +180,13 @@ def _look(observer: Observer, status: Status, at: _Positions, *, tables: bool) -
 def _source(observer: Observer, status: Status, at: _Positions) -> None:
     at.source = observer.source_position()
     status.source_position = str(at.source)
+
+
+def _asked(observer: Observer, status: Status, _at: _Positions) -> None:
+    asked = observer.asked()
+    status.copy_bytes_per_second = asked.copy_rate
+    for name, leg in (("replicator", status.replicator), ("loader", status.loader)):
+        leg.paused_since = _moment(asked.paused.get(name))
 
 
 def _replica(observer: Observer, status: Status, at: _Positions) -> None:

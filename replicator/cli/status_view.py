@@ -8,6 +8,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table as Grid
 
+from replicator.cli.control_verbs import rate_in_words
 from replicator.cli.quarantine import rows as row_count
 from replicator.cli.status import Leg, Status, Table
 
@@ -21,6 +22,7 @@ def show_status(status: Status, console: Console, *, every_table: bool = False) 
     those whose schema changed last."""
     console.print(f"source is at {status.source_position or 'unknown'}")
     console.print(_legs(status))
+    _show_asked(status, console)
     _show_tables(status, console, every_table=every_table)
     held = [f"{row_count(t.quarantined)} of {t.name}" for t in status.tables if t.quarantined]
     if held:
@@ -59,7 +61,23 @@ def _legs(status: Status) -> Grid:
 
 def daemon_word(leg: Leg) -> str:
     """Whether the leg's daemon runs."""
+    if leg.paused_since is not None and not leg.running:
+        return "paused"
     return {True: "running", False: "DOWN", None: "unknown"}[leg.running]
+
+
+def _show_asked(status: Status, console: Console) -> None:
+    """What operators have asked of the daemons, where it is in the way of the flow."""
+    for name, leg in (("replicator", status.replicator), ("loader", status.loader)):
+        if leg.paused_since is not None:
+            still = ", and still ends what it is about" if leg.running else ""
+            console.print(
+                f"{name}: paused since {_minute(leg.paused_since)}{still} (replicator resume)",
+                style="yellow",
+                highlight=False,
+            )
+    if status.copy_bytes_per_second is not None:
+        console.print(f"copies read {rate_in_words(status.copy_bytes_per_second)}", highlight=False)
 
 
 def seconds(lag: float | None) -> str:

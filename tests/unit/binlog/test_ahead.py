@@ -26,6 +26,7 @@ class Source:
         self.file, self.format_description = "", b""
         self.opened: list[SourcePosition] = []
         self.closed = self.reads = 0
+        self.heard = 0.0
         self.interrupted = False
         self.readers: set[int] = set()
 

@@ -26,6 +26,9 @@ from config.service import ServiceManager
 
 log = structlog.get_logger()
 
+HOLD_SECONDS = 0.2
+"""Between two looks whether a leg that is held may go on."""
+
 
 class Leg(Protocol):
     """What `run` runs."""
@@ -58,11 +61,13 @@ def run(
     service: ServiceManager | None = None,
     reload: Event | None = None,
     reread: Callable[[], None] = lambda: None,
+    hold: Callable[[], str] = lambda: "",
     max_wait: float = 10.0,
 ) -> None:
     """Step `leg` until `stop` is set, waiting out transient failures; a Halt escapes.
 
-    Between two steps `reread` is called when `reload` is set.
+    Between two steps `reread` is called when `reload` is set. While `hold` gives a reason the
+    leg is closed and not stepped; the loop goes on coming round, so the manager sees it alive.
 
     A process that finds another at work when it starts halts. One that has worked, and was cut
     off or asleep while another took over, stands by: it goes on when the other is gone.
@@ -75,6 +80,20 @@ def run(
         wait = round(state.next_action.sleep, 1) if state.next_action else 0
         log.warning("retrying", reason=str(error), attempt=state.attempt_number, wait_seconds=wait)
         manager.stepped(lambda: f"waiting, attempt {state.attempt_number}: {error}")
+
+    held = ""
+
+    def turn() -> None:
+        nonlocal held
+        before, held = held, hold()
+        if held != before:
+            log.warning("paused" if held else "resumed", reason=held or before)
+        if not held:
+            leg.step()
+            return
+        if not before:
+            leg.close()
+        stop.wait(HOLD_SECONDS)
 
     passing: tuple[type[BaseException], ...] = (Transient,)
     patiently = Retrying(
@@ -93,9 +112,10 @@ def run(
                     manager.reloading()
                     reread()
                     manager.ready()
-                patiently(leg.step)
-                passing = (Transient, AlreadyRunning)
-                manager.stepped(leg.describe)
+                patiently(turn)
+                if not held:
+                    passing = (Transient, AlreadyRunning)
+                manager.stepped(lambda: held or leg.describe())
         except passing:
             if not stop.is_set():
                 raise

@@ -35,7 +35,7 @@ import errno
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Final
 
@@ -128,9 +128,16 @@ class StatementFormat(Halt):
 
 
 class ApplyConflict(Halt):
-    """A change does not fit the rows that are there: somebody else wrote to the target."""
+    """A change does not fit the rows that are there: somebody else wrote to the target.
+
+    `tables` are those that the refused statement changed, where that is known.
+    """
 
     remedy = "Find out who wrote there, then: replicator resync the table."
+
+    def __init__(self, message: str, hint: str = "", tables: Iterable[str] = ()) -> None:
+        super().__init__(message, hint)
+        self.tables = frozenset(tables)
 
 
 class SchemaDrift(Halt):
@@ -165,7 +172,7 @@ PREFIXES: Final = {
 
 # https://mariadb.com/kb/en/mariadb-error-code-reference/ and, for 2000-2999, the client's codes.
 _MYSQL_LOST = frozenset({0, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 4031}) | frozenset(
-    {2002, 2003, 2005, 2006, 2013, 2014, 2055}
+    {2002, 2003, 2005, 2006, 2013, 2014, 2027, 2055}
 )
 _MYSQL_BUSY = frozenset(
     {1021, 1026, 1037, 1040, 1041, 1114, 1180, 1203, 1205, 1206, 1213, 1226, 1317, 1613, 1614}
@@ -259,7 +266,8 @@ def _prefix(server: str) -> str:
 
 def _classify_tls(exc: ssl.SSLError, server: str) -> ReplicatorError:
     """A connection that ended, or was garbled, inside TLS is lost; the rest is settings."""
-    reason = getattr(exc, "reason", None) or exc.strerror or type(exc).__name__
+    why = getattr(exc, "verify_message", None)  # of a certificate: expired, unknown, another's
+    reason = why or getattr(exc, "reason", None) or exc.strerror or type(exc).__name__
     ended = isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError)
     if ended or "BAD_RECORD_MAC" in reason:
         return _lost(server, f"TLS connection broken: {reason}")

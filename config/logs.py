@@ -10,6 +10,7 @@ own errors are worded with that in mind, and are shown in full.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import MutableMapping
@@ -35,7 +36,7 @@ def configure_logging(level: str = "info", format: Literal["console", "json"] = 
     renderer: Processor = (
         structlog.processors.JSONRenderer()
         if format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=_in_colour())
     )
     structlog.configure(
         processors=[*shared, renderer],
@@ -44,6 +45,11 @@ def configure_logging(level: str = "info", format: Literal["console", "json"] = 
         cache_logger_on_first_use=False,
     )
     _route_standard_logging(number, shared, renderer)
+
+
+def _in_colour() -> bool:
+    """On a terminal, unless its user wants none (https://no-color.org)."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _route_standard_logging(level: int, shared: list[Processor], renderer: Processor) -> None:

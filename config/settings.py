@@ -34,6 +34,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from config import secrecy
 from config.errors import PREFIXES, ConfigError
 from config.tables import DEFAULT_TABLES_FILE
 
@@ -48,6 +49,10 @@ _byte_size: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
 
 def _bytes(value: object) -> object:
     return int(_byte_size.validate_python(value)) if isinstance(value, str) else value
+
+
+def _bytes_or_off(value: object) -> object:
+    return 0 if value in ("off", "OFF", "Off") else _bytes(value)
 
 
 def _lowered(value: object) -> object:
@@ -135,6 +140,7 @@ class ReplicatorTuning(_Frozen):
     copy_bytes_per_second: Annotated[int, Field(ge=0), BeforeValidator(_bytes)] = 0
     copy_gap_seconds: Seconds = 1.0
     copy_lock: Annotated[Literal["never", "short"], BeforeValidator(_lowered)] = "never"
+    on_conflict: Annotated[Literal["halt", "repair"], BeforeValidator(_lowered)] = "halt"
     poll_seconds: Seconds = 0.5
     metrics_port: Port = 9405
     metrics_host: Name = "127.0.0.1"
@@ -152,6 +158,7 @@ class LoaderTuning(_Frozen):
     poll_seconds: Seconds = 0.5
     rename_seconds: Seconds = 10.0
     replacement_seconds: Seconds = 300.0
+    binlog_reserve_bytes: Annotated[int, Field(ge=0), BeforeValidator(_bytes_or_off)] = 1024 * _MIB
     metrics_port: Port = 9406
     metrics_host: Name = "127.0.0.1"
 
@@ -226,7 +233,7 @@ def load_settings(
     Raises one ConfigError that lists every fault, each with its variable, its value unless that
     is a secret, and what is allowed. A missing `.env` is fine. An empty value counts as unset.
     """
-    given = os.environ if environ is None else environ
+    given = secrecy.environment() if environ is None else environ
     faults: list[str] = []
     values = {**_read_env_file(env_file, faults), **{k: v for k, v in given.items() if v.strip()}}
     parts: dict[str, _Frozen] = {}

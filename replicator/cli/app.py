@@ -8,17 +8,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
+from config.secrecy import run_sealed
 from config.settings import Settings, load_settings
 from config.tables import load_table_rules
-from replicator.cli import outcome
+from replicator.cli import control_verbs, outcome
 from replicator.cli.dbt_sources import SOURCES_FILE, bring_up_to_date
 from replicator.cli.doctor import Verdict, examine, worst
+from replicator.cli.doctor.printed import as_sql, scripts
 from replicator.cli.doctor_view import show_findings
+from replicator.cli.init import init
 from replicator.cli.observation import Observer
 from replicator.cli.outcome import console, exit_codes, reported, say
+from replicator.cli.progress_view import comparing
 from replicator.cli.quarantine_verbs import quarantine_app
-from replicator.cli.resync import chosen, daemons_down, follow, known_tables, queue
+from replicator.cli.remembered import remember
+from replicator.cli.resync import Progress, chosen, daemons_down, follow, known_tables, queue
 from replicator.cli.resync_view import show_progress
 from replicator.cli.run import run_replicator
 from replicator.cli.sandbox import sandbox_app
@@ -26,6 +32,7 @@ from replicator.cli.sources_file import summary
 from replicator.cli.status import read_status
 from replicator.cli.status_view import show_status
 from replicator.cli.verify import Options, verify
+from replicator.cli.verify_repair import verify_and_mend
 from replicator.cli.verify_view import show_report
 from replicator.cli.wait import wait
 from replicator.tracking import RequestState
@@ -33,13 +40,13 @@ from replicator.tracking import RequestState
 app = typer.Typer(
     name="replicator",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Leg 1 of the pipeline, and the verbs that look after both legs.",
 )
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(quarantine_app, name="quarantine")
+app.command("init", epilog=exit_codes("prepared", "--dry-run: something would be done"))(init)
 
 EnvFile = Annotated[Path, typer.Option(help="Settings to read beside the environment, which wins.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -63,7 +70,7 @@ def run(env_file: EnvFile = _ENV_FILE) -> None:
     \b
     Examples:
       replicator run
-      replicator run --env-file /etc/opendental-replicator.env
+      replicator run --env-file /etc/opendental-replicator/environment
     """
     with reported():
         run_replicator(env_file)
@@ -79,6 +86,7 @@ def resync(
     timeout: Annotated[
         float | None, typer.Option(min=0, help="With --wait: give up after so many seconds.")
     ] = None,
+    as_json: Json = False,
     env_file: EnvFile = _ENV_FILE,
 ) -> None:
     """Reload tables through both legs, while everything else streams on.
@@ -92,23 +100,36 @@ def resync(
       replicator resync patient appointment --wait --timeout 600
       replicator resync --all
     """
-    with reported():
+    with reported("What was asked for goes on in the daemons; replicator status shows how."):
         if everything == bool(tables):
             raise typer.BadParameter("name tables, or say --all")
         settings = load_settings(env_file)
-        _resync(settings, None if everything else list(tables or ()), wait_for_it, timeout)
+        names = None if everything else list(tables or ())
+        _resync(settings, names, wait_for_it, timeout, as_json=as_json)
 
 
 def _resync(
-    settings: Settings, names: list[str] | None, wait_for_it: bool, timeout: float | None
+    settings: Settings,
+    names: list[str] | None,
+    wait_for_it: bool,
+    timeout: float | None,
+    *,
+    as_json: bool,
 ) -> None:
     with Observer(settings) as observer:
         known = known_tables(observer, load_table_rules(settings.tables_file))
         wanted = sorted(known) if names is None else chosen(names, known)
         numbers = queue(observer, wanted)
+        down = daemons_down(observer)
+        if as_json:
+            last = [*follow(observer, numbers, timeout if wait_for_it else 0)][-1:]
+            requests = [asdict(request) for request in (last[0] if last else [])]
+            _print_json({"requests": requests, "not_running": down})
+            if wait_for_it and {r["state"] for r in requests} != {RequestState.DONE}:
+                raise typer.Exit(outcome.NO)
+            return
         shown = ", ".join(wanted) if len(wanted) <= 10 else f"{len(wanted)} tables"
         typer.echo(f"resync requested: {shown}")
-        down = daemons_down(observer)
         if down:
             typer.echo(
                 f"not running: {', '.join(down)}; the request is queued, and is carried out"
@@ -116,7 +137,12 @@ def _resync(
             )
         if not wait_for_it:
             return
-        last = show_progress(follow(observer, numbers, timeout), console())
+        last_stage = show_progress(follow(observer, numbers, timeout), console())
+    _judge(last_stage)
+
+
+def _judge(last: list[Progress]) -> None:
+    """Exit with 1 unless all were done."""
     failed = [request for request in last if request.state == RequestState.FAILED]
     for request in failed:
         say(f"resync of {request.table} failed: {request.message or 'see the log'}")
@@ -127,29 +153,51 @@ def _resync(
         raise typer.Exit(outcome.NO)
 
 
-@app.command(epilog=exit_codes("nothing fails (warnings may stand)", "something fails"))
-def check(as_json: Json = False, env_file: EnvFile = _ENV_FILE) -> None:
+@app.command(epilog=exit_codes("nothing fails", "something fails, or with --strict warns"))
+def check(
+    as_json: Json = False,
+    grants: Annotated[
+        bool, typer.Option("--grants", help="Print the accounts' SQL instead, to be pasted.")
+    ] = False,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 for a warning, too.")] = False,
+    env_file: EnvFile = _ENV_FILE,
+) -> None:
     """Look at everything that the pipeline rests on, and say how to mend what does not hold.
 
     Settings, privileges and versions of the three servers, as the pipeline's own accounts
     see them, and this installation. Each line tells what was found; below a warning or a
-    failure stands what is needed and the line that mends it. Nothing is changed.
+    failure stands what is needed and the lines that mend it. Nothing is changed.
+
+    --grants prints SQL that makes the three accounts of the settings, each with what it
+    needs and no more, in the words of the servers that answer. It prints no password.
 
     \b
     Examples:
       replicator check
       replicator check --json | jq '.findings[] | select(.verdict != "ok")'
+      replicator check --grants
     """
     with reported():
         settings = load_settings(env_file)
+        if grants:
+            _print_grants(settings, as_json=as_json)
+            return
         findings = list(examine(settings, load_table_rules(settings.tables_file)))
         verdict = worst(findings)
         if as_json:
             _print_json({"verdict": verdict, "findings": [asdict(f) for f in findings]})
         else:
             show_findings(findings, console())
-        if verdict is Verdict.FAIL:
+        if verdict is Verdict.FAIL or (strict and verdict is Verdict.WARN):
             raise typer.Exit(outcome.NO)
+
+
+def _print_grants(settings: Settings, *, as_json: bool) -> None:
+    found = list(scripts(settings))
+    if as_json:
+        _print_json({"grants": [asdict(script) for script in found]})
+    else:
+        typer.echo(as_sql(found))
 
 
 @app.command(
@@ -230,6 +278,9 @@ def verify_command(
     strict: Annotated[
         bool, typer.Option(help="Count rows that changed at every look as differing.")
     ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Have the daemons mend the rows that differ.")
+    ] = False,
     env_file: EnvFile = _ENV_FILE,
 ) -> None:
     """Compare source, replica and raw row by row, while everything streams on.
@@ -238,16 +289,26 @@ def verify_command(
     the source was read at, raw when it has passed the replica's snapshot. What differs
     is looked at again before it is called a difference. Prints keys, never values.
 
+    With --repair the running daemons are asked to mend the rows that differ, by key, at
+    one place of the stream each; what has no usable key is reloaded as a whole, and that
+    is said. Then it is compared again, and the last comparison is what is printed.
+
     \b
     Examples:
       replicator verify
+      replicator verify --repair patient
       replicator verify patient appointment
       replicator verify --json --chunk-rows 50000
     """
-    with reported():
+    kept = "What was asked to be mended will be." if repair else "It only reads."
+    with reported(f"{kept} Run it again to compare."):
         settings = load_settings(env_file)
         rules = load_table_rules(settings.tables_file)
-        report = verify(settings, rules, tables or (), Options(chunk_rows, timeout))
+        look = verify_and_mend if repair else verify
+        with comparing(Console(stderr=True)) as progress:
+            report = look(settings, rules, tables or (), Options(chunk_rows, timeout), progress)
+        if not tables:
+            remember(settings, report)
         if as_json:
             _print_json(report.as_json(strict=strict))
         else:
@@ -291,6 +352,9 @@ def dbt_sources_command(
             raise typer.Exit(outcome.NO)
 
 
+control_verbs.add_to(app)
+
+
 def main() -> None:
     """Entry point of the `replicator` console script."""
-    app()
+    run_sealed(app, "replicator")

@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from replicator.cli.progress_view import RateColumn
 from replicator.first_copy import CopyStage, Watch
 
 
@@ -26,6 +27,7 @@ def watching(console: Console) -> Iterator[Watch | None]:
     columns = (
         BarColumn(bar_width=20),
         TextColumn("{task.fields[rows]} rows, {task.fields[tables]} tables copied"),
+        RateColumn("rows"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bars:

@@ -6,6 +6,8 @@ code. Nothing is shown but what our own errors say: no traceback, no row, no sec
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +27,13 @@ NO: Final = 1
 UNABLE: Final = EXIT_HALT
 """The question could not be asked: a setting, a name, a grant, a server out of reach."""
 INTERRUPTED: Final = 130
+READER_GONE: Final = 141
+"""Whoever read what we print has gone (`… | head`): what a shell says of SIGPIPE."""
 
-EXIT_CODES: Final = "Exit codes: 0 {ok}; 1 {no}; 2 a setting, name or server must be mended first."
+EXIT_CODES: Final = (
+    "Exit codes: 0 {ok}; 1 {no}; 2 a setting, name or server must be mended first;"
+    " 130 interrupted by Ctrl-C."
+)
 
 
 def exit_codes(ok: str, no: str) -> str:
@@ -48,8 +55,11 @@ def say(message: str, hint: str = "") -> None:
 
 
 @contextmanager
-def reported() -> Iterator[None]:
-    """Turn whatever is raised inside into a message and an exit code."""
+def reported(interrupted: str = "Nothing was changed; run it again.") -> Iterator[None]:
+    """Turn whatever is raised inside into a message and an exit code.
+
+    `interrupted` tells whoever pressed Ctrl-C how things stand, and what goes on from there.
+    """
     try:
         yield
     except ReplicatorError as error:
@@ -60,7 +70,11 @@ def reported() -> Iterator[None]:
         say(str(known), known.hint)
         raise typer.Exit(UNABLE) from None
     except KeyboardInterrupt:
+        say("interrupted", interrupted)
         raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        raise typer.Exit(READER_GONE) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:

@@ -39,6 +39,7 @@ TableName = Annotated[str | None, typer.Argument(metavar="[TABLE]", help="Only t
 Keys = Annotated[
     list[str] | None, typer.Option("--key", help="Only the row of this key, as `list` shows it.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Everything = Annotated[bool, typer.Option("--all", help="Every row in quarantine.")]
 _ENV_FILE = Path(".env")
 
@@ -46,9 +47,7 @@ _ENV_FILE = Path(".env")
 @quarantine_app.command("list", epilog=exit_codes("listed", "never"))
 def list_command(
     table: TableName = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of text.")
-    ] = False,
+    as_json: Json = False,
     env_file: EnvFile = _ENV_FILE,
 ) -> None:
     """Show the rows that are missing in raw because PostgreSQL refused them, and why.
@@ -121,6 +120,7 @@ def replay_command(
     timeout: Annotated[
         float | None, typer.Option(min=0, help="With --wait: give up after so many seconds.")
     ] = None,
+    as_json: Json = False,
     env_file: EnvFile = _ENV_FILE,
 ) -> None:
     """Have rows in quarantine tried again, when what refused them has been mended.
@@ -138,6 +138,9 @@ def replay_command(
         _one_of(table, keys, everything)
         with Observer(load_settings(env_file)) as observer:
             found = read_entries(observer, table, keys or ())
+            if as_json:
+                _replay_as_json(observer, found, timeout if wait_for_it else None, wait_for_it)
+                return
             if not found:
                 typer.echo("nothing in quarantine")
                 return
@@ -149,6 +152,20 @@ def replay_command(
                 )
             if wait_for_it:
                 _await(observer, found, timeout)
+
+
+def _replay_as_json(
+    observer: Observer, found: list[Entry], timeout: float | None, wait_for_it: bool
+) -> None:
+    if found:
+        request(observer, found)
+    left = found
+    if found and wait_for_it:
+        *_, left = [found, *follow(observer, found, timeout)]
+    told = {"requested": [e.as_json() for e in found], "left": [e.as_json() for e in left]}
+    typer.echo(json.dumps({**told, "loader_runs": observer.loader_runs()}, indent=2))
+    if wait_for_it and left:
+        raise typer.Exit(outcome.NO)
 
 
 def _await(observer: Observer, asked: list[Entry], timeout: float | None) -> None:
@@ -174,6 +191,7 @@ def drop_command(
     keys: Keys = None,
     everything: Everything = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
     env_file: EnvFile = _ENV_FILE,
 ) -> None:
     """Forget rows in quarantine. They stay missing in raw, and nobody says so any more.
@@ -190,12 +208,16 @@ def drop_command(
         _one_of(table, keys, everything)
         with Observer(load_settings(env_file)) as observer:
             found = read_entries(observer, table, keys or ())
-            if not found:
+            if not found and not as_json:
                 typer.echo("nothing in quarantine")
                 return
-            if not yes:
+            if found and not yes:
                 _confirm(found)
-            dropped = forget(observer, found)
+            dropped = forget(observer, found) if found else 0
+            if as_json:
+                asked = [entry.as_json() for entry in found]
+                typer.echo(json.dumps({"asked": asked, "forgotten": dropped}, indent=2))
+                return
             typer.echo(f"forgotten: {dropped} of {len(found)} entries ({counted(found)})")
 
 

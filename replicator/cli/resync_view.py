@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
 
+from replicator.cli.progress_view import RateColumn
 from replicator.cli.resync import Progress
 
 _WORDS = {
@@ -31,6 +39,8 @@ def _bars(stages: Iterable[list[Progress]], console: Console) -> list[Progress]:
         TextColumn("{task.fields[table]}"),
         BarColumn(),
         MofNCompleteColumn(),
+        RateColumn("rows"),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[state]}"),
         TimeElapsedColumn(),
     )

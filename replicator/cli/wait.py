@@ -79,7 +79,7 @@ def missing(observer: Observer, wanted: SourcePosition) -> tuple[str, ...]:
 
 def _leg_1(observer: Observer, wanted: SourcePosition) -> list[str]:
     offset = observer.replica_offset()
-    runs = "runs" if observer.replicator_runs() else "is not running"
+    runs = _word(observer, "replicator", running=observer.replicator_runs())
     if offset is None:
         return [f"the replicator has never copied anything yet and {runs}"]
     if offset.position >= wanted:
@@ -89,9 +89,15 @@ def _leg_1(observer: Observer, wanted: SourcePosition) -> list[str]:
 
 def _leg_2(observer: Observer, wanted: SourcePosition) -> list[str]:
     offset = observer.raw_offset()
-    runs = "runs" if observer.loader_runs() else "is not running"
+    runs = _word(observer, "loader", running=observer.loader_runs())
     if offset is None or offset.source is None:
         return [f"the loader has never written anything yet and {runs}"]
     if offset.source >= wanted:
         return []
     return [f"the loader {runs}; raw shows {offset.source}, wanted {wanted}"]
+
+
+def _word(observer: Observer, leg: str, *, running: bool) -> str:
+    if leg in observer.asked().paused:
+        return "is paused (replicator resume)"
+    return "runs" if running else "is not running"

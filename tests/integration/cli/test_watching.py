@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
 from config.connections import connect_postgres
-from config.settings import Settings, known_variables
+from config.settings import Settings
 from loader.tracking import lock_writer
 from replicator.cli.observation import Observer
 from replicator.pipeline import ELTPipeline
@@ -32,31 +29,6 @@ def practice(source_db: MySQLDatabase) -> MySQLDatabase:
     source_db.execute("CREATE TABLE patient (PatNum int PRIMARY KEY, LName varchar(20))")
     source_db.execute("INSERT INTO patient VALUES (1, 'Synthetic-1'), (2, 'Synthetic-2')")
     return source_db
-
-
-@pytest.fixture
-def daemons(
-    environment: dict[str, str], empty_env_file: Path, tmp_path: Path
-) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start a leg's real process: daemons("replicator.cli") or daemons("loader.cli")."""
-    started: list[subprocess.Popen[bytes]] = []
-    inherited = {k: v for k, v in os.environ.items() if k not in known_variables()}
-
-    def start(module: str) -> subprocess.Popen[bytes]:
-        with (tmp_path / f"{module}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, "run", "--env-file", str(empty_env_file)],
-                env={**inherited, **environment},
-                stdout=log,
-                stderr=log,
-            )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(20)
 
 
 def test_a_pipeline_in_one_process_extracts_loads_and_resyncs(

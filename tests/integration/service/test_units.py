@@ -37,10 +37,11 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("replicator", "loader"):
         (programs / name).write_text("#!/bin/sh\n")
         (programs / name).chmod(0o755)
-    kill = root / "bin/kill"
-    kill.parent.mkdir()
-    kill.write_text("#!/bin/sh\n")
-    kill.chmod(0o755)
+    for place in ("bin/kill", "bin/sh", "usr/sbin/mariadbd"):
+        program = root / place
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
     return root
 
 
@@ -67,6 +68,22 @@ def test_a_unit_may_do_little(staged: Path, service: str) -> None:
         str(staged / UNITS / name),
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-600:] + found.stderr
+
+
+def test_the_replicas_server_has_a_sound_unit_that_reads_its_installed_settings(
+    staged: Path,
+) -> None:
+    unit = staged / UNITS / "mariadb@replica.service"
+    found = analyze("verify", f"--root={staged}", "--man=no", str(unit))
+    ours = [line for line in found.stderr.splitlines() if "mariadb@" in line]
+    assert [line for line in ours if "not found" not in line] == [], found.stderr
+    found = analyze("security", "--offline=true", "--threshold=40", f"--root={staged}", str(unit))
+    assert found.returncode == 0, found.stdout[-600:] + found.stderr
+    assert f"--defaults-file=/{SETTINGS}/replica.cnf" in unit.read_text()
+    installed = (staged / SETTINGS / "replica.cnf").read_text()
+    assert installed == (ROOT / "config/replica.cnf").read_text()
+    places = ("/var/lib/mysql-replica", "/run/mysqld-replica/mysqld.sock")
+    assert all(place in installed for place in places)
 
 
 def test_instances_differ_from_the_plain_units_by_their_settings_alone() -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+import loader.cli
 from config.errors import ConfigError, ConnectionLost
 from config.settings import known_variables
 from replicator.cli import app
 from replicator.cli.outcome import reported
 
 VERBS = [
+    ["init"],
     ["run"],
+    ["pause"],
+    ["resume"],
+    ["throttle"],
     ["check"],
     ["resync"],
     ["status"],
@@ -32,6 +39,20 @@ def test_help_shows_examples_and_exit_codes(verb: list[str]) -> None:
     assert shown.exit_code == 0
     assert "Examples:\n    replicator" in shown.output.replace("    DEMO", "    replicator DEMO")
     assert "Exit codes: 0" in shown.output
+
+
+def test_the_loaders_help_shows_the_same() -> None:
+    shown = CliRunner().invoke(loader.cli.app, ["run", "--help"])
+    assert "Examples:\n    loader run" in shown.output
+    assert "Exit codes: 0" in shown.output
+
+
+def test_a_reader_who_has_gone_is_no_error() -> None:
+    code = "from replicator.cli.outcome import reported\nimport typer\n"
+    code += "app = typer.Typer()\n@app.command()\ndef go():\n"
+    code += " with reported():\n  raise BrokenPipeError\napp()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_all_missing_settings_are_told_at_once(
@@ -75,3 +96,4 @@ def test_errors_end_in_a_message_and_a_code_without_their_values(
     said = capsys.readouterr().err
     assert "Synthetic-Zebra" not in said
     assert "Traceback" not in said
+    assert ("interrupted" in said) is isinstance(error, KeyboardInterrupt)

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from config.errors import ConfigError
+from replicator.binlog.lookout import bytes_behind
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import Column, ColumnType, TableSchema
 from replicator.cli import checksum, keys
-from replicator.cli.observation import bytes_behind
 from replicator.cli.report import DIFFERENT, UNSETTLED, Report, TableReport
 from replicator.cli.resync import chosen
 from replicator.cli.scrape import LegCounters, counters_in, scrape

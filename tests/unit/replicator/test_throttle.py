@@ -78,3 +78,31 @@ def test_who_waits_is_let_go_when_it_is_closed() -> None:
     bucket.close()
     waiting.join(10)
     assert not waiting.is_alive()
+
+
+def test_a_rate_may_change_while_somebody_waits() -> None:
+    clock, rates = Clock(), [1000]
+
+    def wait(seconds: float) -> None:
+        clock.wait(seconds)
+        if clock.waited >= 10:
+            rates[0] = 100_000
+
+    bucket = Ceiling(lambda: rates[0], clock=clock, wait=wait)
+    bucket.took(1_000_000)
+    bucket.wait()
+    assert 19 < clock.waited < 21  # a hundred of the seconds at the old rate are left out
+
+
+def test_no_ceiling_forgives_a_debt_and_a_new_one_begins_with_its_own_measure() -> None:
+    clock, rates = Clock(), [1000]
+    bucket = Ceiling(lambda: rates[0], clock=clock, wait=clock.wait)
+    bucket.took(1_000_000)
+    rates[0] = 0
+    bucket.wait()
+    bucket.took(1_000_000)
+    assert clock.waited == 0
+    rates[0] = 500
+    bucket.took(1000)
+    bucket.wait()
+    assert clock.waited == 1.0

@@ -34,11 +34,13 @@ from bench.measure import Result, Run, described, peak_mib, rounds, start_peak
 from bench.rig import cpu_seconds
 from config.connections import connect_mysql, connect_postgres
 from config.settings import Settings, load_settings
+from config.tables import TableRules
 from loader import tracking
 from loader.ddl import shapes
 from loader.load.merge import merge
 from loader.load.reload import Connections, LoadRequest, raw_bytes_options
 from loader.load.worker import LoadWorker
+from loader.masking import masker_of
 from loader.quarantine import entries
 from replicator.sandbox.accounts import allow_replica, create_replica_account
 from replicator.sandbox.postgres import PostgreSQLServer
@@ -256,7 +258,11 @@ def _load(settings: Settings, tables: list[str], pipe: Connection) -> None:
         entries.create_tables(postgres)
         postgres.commit()
         worker = LoadWorker(
-            connect, settings.replication.db, "replica", settings.loader.copy_connections
+            connect,
+            settings.replication.db,
+            "replica",
+            settings.loader.copy_connections,
+            masker=masker_of(settings, TableRules()),
         )
         worker.submit([LoadRequest(table, True, 1) for table in tables])
         left = len(tables)

@@ -161,6 +161,7 @@ class LoaderTuning(_Frozen):
     binlog_reserve_bytes: Annotated[int, Field(ge=0), BeforeValidator(_bytes_or_off)] = 1024 * _MIB
     metrics_port: Port = 9406
     metrics_host: Name = "127.0.0.1"
+    privacy_key: Annotated[SecretStr, Field(min_length=32)] | None = None
 
 
 class _Common(_Frozen):
@@ -222,7 +223,7 @@ def known_variables() -> tuple[str, ...]:
     """Every variable that `load_settings` looks at, in the order of the settings."""
     names = [section.variable(field) for section in _SECTIONS for field in section.fields()]
     files = [f"{section.prefix}_PASSWORD_FILE" for section in _SECTIONS if section.name in SERVERS]
-    return (*names, *files)
+    return (*names, *files, "LOADER_PRIVACY_KEY_FILE")
 
 
 def load_settings(
@@ -275,6 +276,11 @@ def _load_section(
         raw.pop("password", None)
         if password is not None:
             raw["password"] = SecretStr(password)
+    if section.model is LoaderTuning:
+        key = _secret(section.variable("privacy_key"), values, faults)
+        raw.pop("privacy_key", None)
+        if key is not None:
+            raw["privacy_key"] = SecretStr(key)
     model = _checked(section, raw, values, faults)
     _check_files(section, raw, faults)
     return model if len(faults) == before else None
@@ -305,6 +311,18 @@ def derived_server_id(leg: str, replica: MySQLServer) -> int:
 def _password(section: _Section, values: Mapping[str, str], faults: list[str]) -> str | None:
     """From X_PASSWORD, else the file X_PASSWORD_FILE, else systemd's credential x_password."""
     variable = section.variable("password")
+    before = len(faults)
+    found = _secret(variable, values, faults)
+    if found is not None or len(faults) > before:
+        return found
+    if section.variable("ssl_cert") not in values:  # a client certificate may stand in for it
+        message = f"{variable} is missing{_meant(variable, values)}; set it, or {variable}_FILE"
+        faults.append(message + f", or the systemd credential {variable.lower()}")
+    return None
+
+
+def _secret(variable: str, values: Mapping[str, str], faults: list[str]) -> str | None:
+    """From the variable itself, else the file that X_FILE names, else systemd's credential."""
     if variable in values:
         return values[variable]
     if f"{variable}_FILE" in values:
@@ -312,9 +330,6 @@ def _password(section: _Section, values: Mapping[str, str], faults: list[str]) -
     credential = Path(values.get("CREDENTIALS_DIRECTORY", "")) / variable.lower()
     if "CREDENTIALS_DIRECTORY" in values and credential.exists():
         return _read_secret(f"credential {variable.lower()}", credential, faults)
-    if section.variable("ssl_cert") not in values:  # a client certificate may stand in for it
-        message = f"{variable} is missing{_meant(variable, values)}; set it, or {variable}_FILE"
-        faults.append(message + f", or the systemd credential {variable.lower()}")
     return None
 
 
@@ -355,7 +370,7 @@ def _worded(
     variable = section.variable(field)
     if error["type"] == "missing":
         return f"{variable} is missing{_meant(variable, values)}"
-    shown = "" if field == "password" else f"={raw.get(field)}"
+    shown = "" if field in ("password", "privacy_key") else f"={raw.get(field)}"
     return f"{variable}{shown}: {said[:1].lower()}{said[1:]}"
 
 

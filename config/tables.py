@@ -15,6 +15,7 @@ from fnmatch import translate
 from pathlib import Path
 
 from config.errors import ConfigError
+from config.privacy import PrivacyRules, read_privacy
 
 DEFAULT_TABLES_FILE = Path(__file__).with_name("tables.toml")
 
@@ -34,6 +35,7 @@ class TableRules:
 
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ("tempdash*", "tempehrmeasure*")
+    privacy: PrivacyRules = field(default_factory=PrivacyRules)
     _included: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _excluded: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
@@ -62,22 +64,26 @@ def load_table_rules(path: Path) -> TableRules:
 
 
 def _rules(document: Mapping[str, object], path: Path) -> TableRules:
-    faults = [_unknown(key, path, "[tables]") for key in document if key != "tables"]
+    known = ("tables", "privacy", "mask")
+    allowed = "[tables], [mask.<table>], and above them privacy"
+    faults = [_unknown(key, path, allowed) for key in document if key not in known]
     section = document.get("tables", {})
     if not isinstance(section, dict):
         section = {}
         faults.append(f"{path}: tables must be a section, [tables]")
+    privacy = read_privacy(document.get("privacy"), document.get("mask"), str(path), faults)
     patterns: dict[str, tuple[str, ...]] = {}
     for key, value in section.items():
         if key not in ("include", "exclude"):
-            faults.append(_unknown(f"tables.{key}", path, "include, exclude"))
+            above = " (privacy stands above the first section)" if key == "privacy" else ""
+            faults.append(_unknown(f"tables.{key}", path, "include, exclude") + above)
         elif not _is_list_of_names(value):
             faults.append(f"{path}: tables.{key} must be a list of non-empty strings")
         else:
             patterns[key] = tuple(value)
     if faults:
         raise ConfigError("\n".join(faults), f"Mend {path}.", tuple(faults))
-    return TableRules(**patterns)
+    return TableRules(privacy=privacy, **patterns)
 
 
 def _unknown(key: str, path: Path, allowed: str) -> str:

@@ -9,7 +9,7 @@ order; that is what `Ledger.write` is for, here and only here called with action
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 import structlog
@@ -23,6 +23,7 @@ from loader import replica as rep
 from loader import schema, tracking
 from loader.ddl import shapes
 from loader.ddl.evolving import evolve_table
+from loader.ddl.maskwatch import MaskWatch
 from loader.ddl.predictions import Predictions
 from loader.ddl.renaming import STANDING
 from loader.ddl.standing import Standing
@@ -32,6 +33,7 @@ from loader.ledger import Ledger
 from loader.lifecycle import Table
 from loader.load.merge import helpers_of
 from loader.load.reload import Connections, Copier, LoadedTable
+from loader.masking import Masker
 from loader.notices import NoticeReader, Notices
 from loader.quarantine import entries
 from loader.rows import TablePlan
@@ -58,6 +60,7 @@ class Follower:
         ledger: Ledger,
         connect_copy: Callable[[PostgresConnection], Connections],
         notices: NoticeReader,
+        masker: Masker,
     ) -> None:
         self._settings = settings
         self._rules = rules
@@ -67,14 +70,17 @@ class Follower:
         self._tables = ledger.tables
         self._connect_copy = connect_copy
         self._notices = notices
+        self._masker = masker
+        self._masks = MaskWatch(masker, ledger, self._mistaken)
         tuning = settings.loader
         self._standing = Standing(
             ledger,
             (tuning.rename_seconds, tuning.replacement_seconds),
             self._load,
             self._drop,
+            self._masks,
         )
-        self._predictions = Predictions(settings, query, ledger, self._mistaken)
+        self._predictions = Predictions(settings, query, ledger, self._mistaken, masker)
         with translated(settings.analytics.label):
             self._standing.restore(shapes.read_standing(ledger.postgres))
             self._predictions.read()
@@ -88,7 +94,7 @@ class Follower:
         names = {name for name in named if self._rules.carries(name)}
         if names:
             self._ledger.write()
-            self._load(names)
+            self._load(names, missed=notices.streaming)
         for number, name in notices.requests.items():
             self._tables.get(name).requests.append(number)
 
@@ -104,9 +110,13 @@ class Follower:
             helpers = [helper for name in paused for helper in helpers_of(name)]
             self._ledger.write([partial(schema.drop_helpers, helpers=helpers)])
 
-    def _load(self, names: set[str]) -> None:
-        """See that each table's copy is later than the present position."""
+    def _load(self, names: set[str], missed: Collection[str] = ()) -> None:
+        """See that each table's copy is later than the present position.
+
+        `missed`: what leg 1 passed over for a while. Its changes from here on follow on others.
+        """
         self._standing.release(names)
+        self._tables.miss(names.intersection(missed))
         there = self._ledger.raw_tables([raw_name(name) for name in names])
         touched = [schema.helper_name(schema.TOUCHED, name) for name in names]
         for name in sorted(names):
@@ -140,6 +150,7 @@ class Follower:
             truncated=changes.truncated,
             altered=changes.altered,
         )
+        self._masks.doubt()
         known = self._tables.by_name
         behind = self._ledger.offset.replica
         if changes.in_two_steps:
@@ -233,9 +244,9 @@ class Follower:
             found = read_catalog(self._query, self._replica.database, [name]).get(name)
         if found is not None and found.system_versioned:
             return False  # its rows' old versions may have been changed in ways of their own
-        catalog = schema_from_catalog(found) if found else None
+        catalog = self._masker.schema(schema_from_catalog(found)) if found else None
         with translated(self._settings.analytics.label):
-            done = evolve_table(self._ledger.postgres, name, actions, catalog)
+            done = evolve_table(self._ledger.postgres, name, actions, catalog, self._masker)
         if done:
             reach("schema.altered")
             table.writer = None
@@ -258,7 +269,9 @@ class Follower:
 
     def see(self, plans: Iterable[TablePlan]) -> None:
         """Compare what we worked out with table maps, before their rows are taken in."""
-        if self._predictions:
+        if self._masker or self._predictions:
+            plans = list(plans)
+            self._masks.see(plans)
             self._predictions.see(plans)
 
     def _mistaken(self, name: str) -> None:
@@ -287,7 +300,8 @@ class Follower:
         postgres = self._ledger.postgres
         connections = self._connect_copy(postgres)
         try:
-            found = load_keyless(Copier(connections, self._replica.database), postgres, table.name)
+            copier = Copier(connections, self._replica.database, self._masker)
+            found = load_keyless(copier, postgres, table.name)
         finally:
             connections.close_replica()
         if table.name not in found.schemas:  # it was there just now: the stream will tell

@@ -16,6 +16,7 @@ from config.tables import TableRules
 from loader import replica as rep
 from loader.decoder import best_decoder
 from loader.lifecycle import Tables
+from loader.masking import Masker
 from loader.notices import NoticeReader, Notices
 from loader.rows import TablePlan, plan_for
 from loader.tracking import STREAMING
@@ -41,9 +42,10 @@ class Transaction:
 class Intake:
     """See the module."""
 
-    def __init__(self, database: str, rules: TableRules, tables: Tables) -> None:
+    def __init__(self, database: str, rules: TableRules, tables: Tables, masker: Masker) -> None:
         self._database = database
         self._rules = rules
+        self._masker = masker
         self._tables = tables
         self.notices = NoticeReader(best_decoder())
         self._plans: dict[tuple[str, bytes], TablePlan] = {}
@@ -112,7 +114,7 @@ class Intake:
         key = (table_map.table, table_map.raw[HEADER_LENGTH + 6 :])
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = plan_for(table_map)
+            plan = self._plans[key] = plan_for(table_map, self._masker.schema)
         return plan
 
 

@@ -16,6 +16,7 @@ cdef enum Operation:  # as in rows, and in the order of the event types
 
 cdef enum Kind:
     BY_READER  # whatever the Python reader does
+    MASKED  # as `under` says, and then the mask
     INTEGER
     YEAR
     FLOAT
@@ -52,6 +53,8 @@ cdef struct Column:
     Member *members  # of ENUM and SET
     Py_ssize_t count
     bint wanted  # is it part of what tells rows apart?
+    u8 mask  # what becomes of its text, see kernel.pyx; 0 where nothing does
+    u8 dropped  # hidden by the server, or masked so that it stays away: stepped over
 
 
 cdef struct Span:
@@ -86,8 +89,10 @@ cdef Py_ssize_t BODY
 cdef class CompiledPlan:
     cdef object plan
     cdef tuple readers
+    cdef list masks  # of masked columns, what is called with each value's text
     cdef list kept  # what pointers in `columns` point into
     cdef Column *columns
+    cdef Column *under  # masked columns as they are without
     cdef Py_ssize_t visible  # columns with a reader
     cdef Py_ssize_t width  # columns in the image
     cdef Py_ssize_t bitmap
@@ -96,6 +101,7 @@ cdef class CompiledPlan:
     cdef Py_ssize_t behind_key  # columns from here on are not part of the key
     cdef Py_ssize_t room  # for the text of all values with a fixed length, and what is between
     cdef bint foreign  # no table of a server's has such columns
+    cdef bint dropping  # are there dropped columns before the hidden ones?
 
     cdef int _compile(self, Py_ssize_t index) except -1
     cdef int _compile_decimal(self, Column *column, schema) except -1
@@ -110,12 +116,24 @@ cdef class CompiledPlan:
     cdef bint complete(self, Source *source, Py_ssize_t at, Py_ssize_t bitmaps) noexcept nogil
     cdef Py_ssize_t behind(self, Column *column, Source *source, Py_ssize_t at) except -1 nogil
     cdef Py_ssize_t whole(self, Source *source, Py_ssize_t at, Text *text) except -1 nogil
+    cdef Py_ssize_t whole_but_dropped(
+        self, Source *source, Py_ssize_t nulls, Py_ssize_t at, Text *text
+    ) except -1 nogil
     cdef Py_ssize_t key_only(self, Source *source, Py_ssize_t at, Text *text) except -1 nogil
     cdef Py_ssize_t field(
-        self, Py_ssize_t index, Source *source, Py_ssize_t at, Text *text
+        self, Column *column, Py_ssize_t index, Source *source, Py_ssize_t at, Text *text
     ) except -1 nogil
     cdef Py_ssize_t by_reader(
         self, Py_ssize_t index, Source *source, Py_ssize_t at, Text *text
+    ) except -1
+    cdef Py_ssize_t unusual_field(
+        self, Py_ssize_t index, Source *source, Py_ssize_t at, Text *text
+    ) except -1 nogil
+    cdef int mask(
+        self, Py_ssize_t index, Source *source, Text *text, Py_ssize_t start
+    ) except -1 nogil
+    cdef int mask_by_python(
+        self, Py_ssize_t index, Source *source, Text *text, Py_ssize_t start
     ) except -1
     cdef bint has_key(self, Text *text) noexcept nogil
     cdef Py_ssize_t key_size(self, Text *text) noexcept nogil

@@ -32,7 +32,7 @@ from loader.copytext cimport (
 
 from replicator.binlog.fence cimport fence, unfence
 
-from loader import charsets, rows, types, wire
+from loader import charsets, masking, rows, types, wire
 
 cdef extern from "Python.h":
     object PyType_GenericAlloc(PyTypeObject *kind, Py_ssize_t length)
@@ -50,6 +50,16 @@ cdef Py_ssize_t BODY = 19 + 8
 cdef Py_ssize_t KEPT_ROOM = 1 << 20
 """A larger buffer is given back after the event that needed it."""
 cdef int KEPT_PLANS = 512
+
+# What becomes of a masked column's text once it is written.
+cdef enum:
+    BY_MASK = 1  # whatever the mask does
+    TO_WORD = 2  # a word in its place, unless it is empty
+    TO_NULL = 3
+cdef bytes REDACTED = masking.REDACTED
+cdef const char *WORD = PyBytes_AS_STRING(REDACTED)
+cdef Py_ssize_t WORD_LENGTH = PyBytes_GET_SIZE(REDACTED)
+cdef list NO_OWN_FAULTS = []
 
 
 cdef int reserve(Text *text, Py_ssize_t more) except -1 nogil:
@@ -94,20 +104,23 @@ cdef class CompiledPlan:
     def __cinit__(self, plan):
         self.plan = plan
         self.readers = plan.readers
+        self.masks = [None] * len(plan.readers)
         self.kept = []
         self.visible = len(plan.readers)
         self.width = len(plan.skips)
         self.bitmap = (self.width + 7) // 8
         self.key_length = len(plan.key)
         self.columns = <Column *>calloc(self.width + 1, sizeof(Column))
+        self.under = <Column *>calloc(self.width + 1, sizeof(Column))
         self.key = <Py_ssize_t *>calloc(self.key_length + 1, sizeof(Py_ssize_t))
-        if self.columns == NULL or self.key == NULL:
+        if self.columns == NULL or self.under == NULL or self.key == NULL:
             raise MemoryError
         if not 1 <= self.visible <= self.width or max(plan.key, default=0) >= self.visible:
             self.foreign = True
             return
         for index in range(self.width):
             self._compile(index)
+        self.dropping = None in plan.readers
         for place, index in enumerate(plan.key):
             self.key[place] = index
             self.columns[<Py_ssize_t>index].wanted = True
@@ -119,6 +132,7 @@ cdef class CompiledPlan:
             for index in range(self.width):
                 free(self.columns[index].members)
         free(self.columns)
+        free(self.under)
         free(self.key)
 
     cdef int _compile(self, Py_ssize_t index) except -1:
@@ -127,11 +141,15 @@ cdef class CompiledPlan:
         column.fixed, column.prefix = self.plan.skips[index]
         if column.prefix > 8:
             self.foreign = True
-        if index >= self.visible:
+        column.dropped = index >= self.visible or self.readers[index] is None
+        if column.dropped:
             return 0
         column.room = 2
         reader = self.readers[index]
         schema = self.plan.schema.columns[index].type
+        if masking.mask_of(self.plan.schema.columns[index]) is not None:
+            self.masks[index], reader = reader.args
+            column.mask = MASKS.get(self.masks[index], BY_MASK)
         if schema.base == "decimal":
             self._compile_decimal(column, schema)
         elif isinstance(reader, functools.partial):
@@ -140,6 +158,9 @@ cdef class CompiledPlan:
             else:
                 self._compile_fixed(column, reader)
         self.room += column.room + 1
+        if column.mask and column.kind != BY_READER:
+            self.under[index] = column[0]
+            column.kind = MASKED
         return 0
 
     cdef int _compile_decimal(self, Column *column, schema) except -1:
@@ -296,11 +317,14 @@ cdef class CompiledPlan:
         """Write the image at `at`; the offset behind it."""
         cdef Py_ssize_t nulls = at
         cdef Py_ssize_t index
+        cdef Column *column = self.columns
         if source.size - at < self.bitmap:
             return cut_short()
         at += self.bitmap
         text.used = 0
         reserve(text, self.room)
+        if self.dropping:
+            return self.whole_but_dropped(source, nulls, at, text)
         for index in range(self.visible):
             if index:
                 text.data[text.used] = 9
@@ -308,10 +332,32 @@ cdef class CompiledPlan:
             if source.data[nulls + (index >> 3)] >> (index & 7) & 1:
                 put_null(text, index)
             else:
-                at = self.field(index, source, at, text)
+                at = self.field(column, index, source, at, text)
+            column += 1
         for index in range(self.visible, self.width):
             if not source.data[nulls + (index >> 3)] >> (index & 7) & 1:
                 at = self.behind(&self.columns[index], source, at)
+        return at
+
+    cdef Py_ssize_t whole_but_dropped(
+        self, Source *source, Py_ssize_t nulls, Py_ssize_t at, Text *text
+    ) except -1 nogil:
+        """`whole` of a table with columns that are dropped: their values are stepped over."""
+        cdef Py_ssize_t index
+        cdef bint behind_another = False
+        for index in range(self.width):
+            if self.columns[index].dropped:
+                if not source.data[nulls + (index >> 3)] >> (index & 7) & 1:
+                    at = self.behind(&self.columns[index], source, at)
+                continue
+            if behind_another:
+                text.data[text.used] = 9
+                text.used += 1
+            behind_another = True
+            if source.data[nulls + (index >> 3)] >> (index & 7) & 1:
+                put_null(text, index)
+            else:
+                at = self.field(&self.columns[index], index, source, at, text)
         return at
 
     cdef Py_ssize_t key_only(self, Source *source, Py_ssize_t at, Text *text) except -1 nogil:
@@ -330,22 +376,23 @@ cdef class CompiledPlan:
                 if self.columns[index].wanted:
                     put_null(text, index)
             elif self.columns[index].wanted:
-                at = self.field(index, source, at, text)
+                at = self.field(&self.columns[index], index, source, at, text)
             else:
                 at = self.behind(&self.columns[index], source, at)
         return at
 
     cdef Py_ssize_t field(
-        self, Py_ssize_t index, Source *source, Py_ssize_t at, Text *text
+        self, Column *column, Py_ssize_t index, Source *source, Py_ssize_t at, Text *text
     ) except -1 nogil:
-        """Write one value; the offset behind it. There is room for what is fixed in length."""
-        cdef Column *column = &self.columns[index]
+        """Write one value; the offset behind it. There is room for what is fixed in length.
+
+        `column` is the index's own, or it is from `under`: then 0 where the value has no text.
+        """
         cdef Py_ssize_t behind = self.behind(column, source, at)
         cdef Py_ssize_t start = text.used
         cdef u8 *to
-        if column.kind == BY_READER:
-            with gil:
-                return self.by_reader(index, source, at, text)
+        if column.kind <= MASKED:
+            return self.unusual_field(index, source, at, text)
         if column.fixed:
             to = put_fixed(column, source.data + at, text.data + start)
         else:
@@ -355,12 +402,68 @@ cdef class CompiledPlan:
             )
             at -= column.prefix
         if to == NULL:
+            if column.mask:
+                return 0
             with gil:
                 return self.by_reader(index, source, at, text)
         text.used = to - text.data
         text.spans[index].start = start
         text.spans[index].end = text.used
         return behind
+
+    cdef Py_ssize_t unusual_field(
+        self, Py_ssize_t index, Source *source, Py_ssize_t at, Text *text
+    ) except -1 nogil:
+        """`field` of a column that Python reads, or that is masked."""
+        cdef Py_ssize_t start = text.used
+        cdef Py_ssize_t behind
+        if self.columns[index].kind == MASKED:
+            behind = self.field(&self.under[index], index, source, at, text)
+            if behind:
+                self.mask(index, source, text, start)
+                return behind
+        with gil:
+            return self.by_reader(index, source, at, text)
+
+    cdef int mask(
+        self, Py_ssize_t index, Source *source, Text *text, Py_ssize_t start
+    ) except -1 nogil:
+        """Put what a column's mask makes of its text, which begins at `start`, in its place."""
+        cdef int masked = self.columns[index].mask
+        if masked == TO_NULL:
+            text.used = start
+            put_null(text, index)
+            return 0
+        if masked == TO_WORD:
+            if text.used > start:
+                text.used = start
+                reserve(text, WORD_LENGTH + self.room)
+                memcpy(text.data + start, WORD, WORD_LENGTH)
+                text.used = start + WORD_LENGTH
+            text.spans[index].start = start
+            text.spans[index].end = text.used
+            return 0
+        with gil:
+            return self.mask_by_python(index, source, text, start)
+
+    cdef int mask_by_python(
+        self, Py_ssize_t index, Source *source, Text *text, Py_ssize_t start
+    ) except -1:
+        cdef bytes value = self.masks[index](
+            PyBytes_FromStringAndSize(<char *>text.data + start, text.used - start),
+            NO_OWN_FAULTS,
+            <object>source.faults,
+        )
+        text.used = start
+        if value is None:
+            put_null(text, index)
+            return 0
+        reserve(text, PyBytes_GET_SIZE(value) + self.room)
+        memcpy(text.data + start, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        text.used += PyBytes_GET_SIZE(value)
+        text.spans[index].start = start
+        text.spans[index].end = text.used
+        return 0
 
     cdef Py_ssize_t by_reader(
         self, Py_ssize_t index, Source *source, Py_ssize_t at, Text *text
@@ -564,6 +667,7 @@ cdef inline u8 *put_bytea(u8 *to, const u8 *at, Py_ssize_t length, Py_ssize_t pa
     return to + 2 * padding
 
 
+cdef dict MASKS = {masking.redacted: TO_WORD, masking.nothing: TO_NULL}
 # What wire's readers are here, and the bytes that they read (without a fraction's).
 cdef dict PLAIN = {
     wire._year: (YEAR, 1),

@@ -11,6 +11,7 @@ from config.connections import PostgresConnection
 from config.failpoints import reach
 from loader import schema, tracking
 from loader.ddl import altering, shapes
+from loader.ddl.remasking import settle_masks
 from loader.load.carefully import CarefulCopy
 from loader.load.reload import Copier, Snapshot, shape_of
 from loader.quarantine import entries
@@ -41,6 +42,7 @@ def load_keyless(copier: Copier, postgres: PostgresConnection, table: str) -> Sn
     rows = _fill(copier, postgres, name, table_schema, opened)
     tracking.rename_exceptions(postgres, name, table)
     tracking.set_watermark(postgres, table, opened.mark.position if opened.mark else None)
+    settle_masks(postgres, table, table_schema)
     tracking.note_loaded(postgres, table, rows, table_schema.hash)
     shapes.store(postgres, table_schema)
     reach("load.keyless")

@@ -4,6 +4,12 @@ Left: what the stream and the copies report. Right: what to do about a table's r
 changes, which copies to ask for, which to merge. Positions here are the replica's:
 a copy is good when nothing that row events do not tell (a schema change, a swap)
 lies between its snapshot and the stream; else it is asked for again.
+
+A table that was followed until its reload began (*reloading*) is followed on: its readers see
+every change, and the copy mends the rest. Where changes were missed (*loading*: it was paused,
+leg 1 had set it aside, the position was lost) it stays as it was until the copy takes its place:
+later changes on earlier rows would be a table that never was, and those that follow on leg 1's
+new copy may double rows.
 """
 
 from __future__ import annotations
@@ -26,7 +32,8 @@ class Table:
     name: str
     state: str = WAITING
     hidden: bool = False
-    """Its changes go to the touched table only: there is no raw table of its shape yet."""
+    """Its changes go to the touched table only: there is no raw table of its shape, or its rows
+    are not those that the changes follow on."""
     touched: bool = False
     """A touched table exists."""
     request: LoadRequest | None = None
@@ -131,8 +138,9 @@ class Tables:
         self._generation += 1
         if table.request is not None:
             table.request.cancelled.set()
-        self.enter(table, RELOADING if exists else LOADING)
-        table.hidden = table.hidden or not exists
+        followed = exists and table.state in (STREAMING, RELOADING)
+        self.enter(table, RELOADING if followed else LOADING)
+        table.hidden = table.hidden or not followed
         table.touched, table.writer = False, None
         self._hold(table, None)
         table.request = LoadRequest(table.name, not exists, self._generation)
@@ -154,6 +162,13 @@ class Tables:
             self._abandon(table)
             self.enter(table, WAITING)
         return [table.name for table in followed]
+
+    def miss(self, names: Iterable[str]) -> None:
+        """Changes of these have not come: what `raw` shows stays until a copy is whole."""
+        for table in filter(None, map(self.by_name.get, names)):
+            if table.state in (STREAMING, RELOADING) and not table.hidden:
+                self._abandon(table)
+                self.enter(table, WAITING)
 
     def _abandon(self, table: Table) -> None:
         if table.request is not None:
@@ -186,7 +201,7 @@ class Tables:
 
     def begin_again(self, table: Table) -> None:
         """Copy a table anew that is being copied: what was copied is of no use."""
-        self._begin(table, exists=table.state == RELOADING)
+        self._begin(table, exists=table.request is not None and not table.request.first)
 
     def mergeable(self, at: ReplicaPosition) -> Iterator[Table]:
         """Tables whose copy the stream has reached."""

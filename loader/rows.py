@@ -11,12 +11,13 @@ Format of ROWS events: MariaDB `sql/log_event.h`, "class Rows_log_event".
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from config.errors import UnknownEvent
 from loader import types, wire
+from loader.masking import reading
 from loader.types import RawColumn
 from loader.values import NULL, Faults, ValueFault
 from replicator.binlog.events import HEADER_LENGTH, TableMap, read_lenenc
@@ -47,9 +48,11 @@ class TablePlan:
 
     schema: TableSchema
     columns: tuple[RawColumn, ...]
+    """Those of the raw table: all but the dropped ones."""
     key: tuple[int, ...]
     """Indexes of the key columns in key order; () where the table has none."""
-    readers: tuple[wire.Reader, ...]
+    readers: tuple[wire.Reader | None, ...]
+    """One for each column of the schema; None for one that is dropped."""
     skips: tuple[wire.Skip, ...]
     """One for each column of the row image: the server may hide columns behind the last."""
 
@@ -61,12 +64,17 @@ class TablePlan:
     @property
     def key_columns(self) -> tuple[str, ...]:
         """Names of the key columns in `raw`, in key order."""
-        return tuple(self.columns[index].name for index in self.key)
+        return tuple(types.raw_name(self.schema.columns[index].name) for index in self.key)
 
 
-def plan_for(table_map: TableMap) -> TablePlan:
-    """Compile a table map that carries full metadata; raises SchemaDrift where it does not."""
-    schema = schema_from_table_map(table_map)
+def plan_for(
+    table_map: TableMap, masked: Callable[[TableSchema], TableSchema] = lambda schema: schema
+) -> TablePlan:
+    """Compile a table map that carries full metadata; raises SchemaDrift where it does not.
+
+    `masked`: see `masking.Masker.schema`.
+    """
+    schema = masked(schema_from_table_map(table_map))
     codes = list(zip(table_map.column_types, table_map.column_metadata, strict=True))
     try:
         return _compiled(schema, codes)
@@ -80,7 +88,7 @@ def _compiled(schema: TableSchema, codes: list[tuple[int, int]]) -> TablePlan:
         types.raw_columns(schema),
         schema.primary_key,
         tuple(
-            wire.reader(column, code, metadata)
+            reading(column, wire.reader(column, code, metadata))
             for column, (code, metadata) in zip(schema.columns, codes, strict=False)
         ),
         tuple(wire.skipper(code, metadata) for code, metadata in codes),
@@ -179,6 +187,7 @@ class _Images:
         self.plan = plan
         self._bitmap = (len(plan.skips) + 7) // 8
         self._hidden = range(len(plan.readers), len(plan.skips))
+        self._dropped = frozenset(index for index, read in enumerate(plan.readers) if read is None)
         self.last: list[bytes] = []
         self._wanted = frozenset(plan.key) if plan.key else frozenset(range(len(plan.readers)))
 
@@ -198,14 +207,21 @@ class _Images:
             if nulls >> index & 1:
                 fields.append(NULL)
                 continue
+            if read is None:
+                at = self._behind(index, at)
+                fields.append(NULL)
+                continue
             value, at = read(data, at, faults)
             fields.append(NULL if value is None else value)
         for index in self._hidden:
             if not nulls >> index & 1:
                 at = self._behind(index, at)
         self.at = at
-        row = b"\t".join(fields)
+        row = b"\t".join(self._kept(fields) if self._dropped else fields)
         return self._key(fields, row), row, faults
+
+    def _kept(self, fields: list[bytes]) -> Iterator[bytes]:
+        return (field for index, field in enumerate(fields) if index not in self._dropped)
 
     def key_only(self) -> tuple[bytes | None, Faults]:
         """The key of the next image, everything else stepped over."""
@@ -220,8 +236,9 @@ class _Images:
         for index in range(len(plan.skips)):
             if nulls >> index & 1:
                 continue
-            if index in self._wanted:
-                value, at = plan.readers[index](data, at, faults)
+            read = plan.readers[index] if index in self._wanted else None
+            if read is not None:
+                value, at = read(data, at, faults)
                 fields[index] = NULL if value is None else value
             else:
                 at = self._behind(index, at)
@@ -250,7 +267,7 @@ class _Images:
 
     def unheld_key(self, faults: Iterable[ValueFault]) -> bytes:
         """The last key, which PostgreSQL cannot hold, told from others all the same."""
-        key = [(self.plan.columns[index].name, self.last[index]) for index in self.plan.key]
+        key = list(zip(self.plan.key_columns, (self.last[at] for at in self.plan.key), strict=True))
         return unheld_key(key, faults)
 
 

@@ -31,11 +31,13 @@ from config.tables import TableRules
 from loader import replica as rep
 from loader import starting, tracking
 from loader.ddl import shapes
+from loader.ddl.remasking import check_rules
 from loader.following import Follower
 from loader.intake import Intake
 from loader.ledger import Ledger
 from loader.load.reload import Connections, raw_bytes_options
 from loader.load.worker import LoadWorker
+from loader.masking import masker_of
 from loader.quarantine import entries
 from loader.retention import Retention
 from loader.standing import Standing
@@ -99,6 +101,7 @@ class Session:
 
     def _start(self, *, anew: bool, reload: frozenset[str]) -> None:
         server = self._settings.analytics
+        masker = masker_of(self._settings, self._rules)
         with translated(server.label):
             tracking.lock_writer(self._postgres, server.db, server.schema_name, LOCK_WAIT_SECONDS)
             tracking.create_tables(self._postgres, server.schema_name)
@@ -112,6 +115,7 @@ class Session:
             wanted = rep.streaming_tables(self._query, self._database)
             requests = rep.loading_requests(self._query, self._database)
             copied = rep.copied_tables(self._query, self._database)
+            check_rules(self._query, self._database, filter(self._rules.carries, wanted), masker)
         with translated(server.label):
             self._tables = starting.restore_tables(
                 self._postgres,
@@ -121,6 +125,7 @@ class Session:
                 offset.replica,
                 everything=stored is None,
                 reload=reload,
+                masker=masker,
             )
             self._tables.pause(copied)
             ledger = self._ledger = Ledger(
@@ -133,7 +138,7 @@ class Session:
             )
             ledger.write()
         self._standing.opened(offset, self._tables)
-        intake = Intake(self._database, self._rules, self._tables)
+        intake = Intake(self._database, self._rules, self._tables, masker)
         intake.notices.seed_streaming(wanted)
         self._follower = Follower(
             self._settings,
@@ -143,6 +148,7 @@ class Session:
             ledger,
             self._connect_copy,
             intake.notices,
+            masker,
         )
         most_bytes = 2 * self._settings.loader.batch_bytes
         self._taker = Taker(intake, ledger, self._follower, most_bytes, self._open_stream)
@@ -151,6 +157,7 @@ class Session:
             self._database,
             self._settings.replication.label,
             self._settings.loader.copy_connections,
+            masker=masker,
         )
         self._open_stream(offset.replica)
         self._retention = Retention(

@@ -14,9 +14,11 @@ from config.tables import TableRules
 from loader import replica as rep
 from loader import schema, tracking
 from loader.ddl.drift import drifted
+from loader.ddl.remasking import remasked
 from loader.ddl.statements import Replica, version_number
 from loader.lifecycle import Tables
 from loader.load.merge import helpers_of
+from loader.masking import Masker
 from loader.tracking import DROPPED, LOADING, RELOADING, STREAMING, WAITING, Offset
 from loader.types import raw_name
 from replicator.binlog.position import ReplicaPosition
@@ -69,6 +71,7 @@ def restore_tables(
     *,
     everything: bool,
     reload: frozenset[str],
+    masker: Masker,
 ) -> Tables:
     """Take up every table's life where it was; what was being loaded begins again.
 
@@ -84,7 +87,8 @@ def restore_tables(
     schema.drop_helpers(postgres, [h for h in helpers if h not in statuses])
     for name, status in statuses.items():
         table = tables.get(name)
-        tables.enter(table, status.state)
+        followed = status.state in (STREAMING, RELOADING)
+        tables.enter(table, WAITING if everything and followed else status.state)
         table.watermark = watermarks.get(name)
     again = {
         name
@@ -92,6 +96,7 @@ def restore_tables(
         if status.state in (LOADING, RELOADING) or (everything and status.state == STREAMING)
     }
     again |= (reload & set(statuses)) | drifted(postgres, statuses)
+    again |= remasked(postgres, statuses, masker)
     fresh = {
         name
         for name in wanted
@@ -99,6 +104,7 @@ def restore_tables(
         and (name not in statuses or statuses[name].state in (WAITING, DROPPED))
     }
     carried = {n: t for n, t in requests.items() if rules.carries(t)}
+    tables.miss(carried.values())  # leg 1 may have set them aside before
     _load_all(postgres, tables, again | fresh | set(carried.values()), at)
     for number, name in carried.items():
         tables.get(name).requests.append(number)
@@ -110,6 +116,4 @@ def _load_all(
 ) -> None:
     there = schema.read_tables(postgres, [raw_name(name) for name in names])
     for name in sorted(names):
-        # Its old state meant a copy that is lost: begin from scratch.
-        tables.enter(tables.get(name), WAITING)
         tables.load(name, exists=raw_name(name) in there, at=at)

@@ -12,6 +12,8 @@ import hashlib
 from dataclasses import dataclass
 
 from config.errors import SchemaDrift
+from config.privacy import HASH
+from loader.masking import is_dropped, mask_of
 from replicator.binlog.schema import Column, TableSchema
 
 CLOSING_COLUMNS = (
@@ -59,8 +61,14 @@ class RawColumn:
 
 
 def raw_type(column: Column) -> str:
-    """PostgreSQL's type for a column; raises SchemaDrift for a type that the table lacks."""
+    """PostgreSQL's type for a column; raises SchemaDrift for a type that the table lacks.
+
+    Of the masks only `hash` makes another type of it.
+    """
     kind = column.type
+    mask = mask_of(column)
+    if mask is not None and mask.kind == HASH:
+        return "text"
     base = kind.base
     if (base, kind.unsigned) in _INTEGERS:
         return _INTEGERS[base, kind.unsigned]
@@ -85,8 +93,10 @@ def raw_type(column: Column) -> str:
 
 
 def raw_columns(schema: TableSchema) -> tuple[RawColumn, ...]:
-    """The columns of the raw table, without the closing two."""
-    return tuple(RawColumn(raw_name(c.name), raw_type(c)) for c in schema.columns)
+    """The columns of the raw table, without the closing two and those that are dropped."""
+    return tuple(
+        RawColumn(raw_name(c.name), raw_type(c)) for c in schema.columns if not is_dropped(c)
+    )
 
 
 MAX_NAME_BYTES = 63

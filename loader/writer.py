@@ -278,6 +278,7 @@ class Writer:
             loaded,
             loaded.schema,
             hidden=table.hidden,
+            behind=table.state == tracking.LOADING,
             touched=table.touched,
             exceptions=table.name in self._with_exceptions,
             quarantined=bool(loaded.refused) or self.quarantine.may_hold(table.name),

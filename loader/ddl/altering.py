@@ -209,7 +209,7 @@ def _replace_column(
 
 def drop_columns(connection: PostgresConnection, table: str, names: Iterable[str]) -> None:
     """Drop columns, and retired ones that no view reads any more; retire what one reads."""
-    for name in _retired(connection, table):
+    for name in retired_columns(connection, table):
         _try_drop(connection, table, name)
     for name in names:
         if not _try_drop(connection, table, name):
@@ -279,7 +279,8 @@ def _column_names(connection: PostgresConnection, table: str) -> list[str]:
     return [name for name, _ in connection.execute(_COLUMNS, [table])]
 
 
-def _retired(connection: PostgresConnection, table: str) -> list[str]:
+def retired_columns(connection: PostgresConnection, table: str) -> list[str]:
+    """Columns that only views keep."""
     rows = connection.execute(_COLUMNS, [table])
     return [name for name, comment in rows if comment.startswith(RETIRED_MARK)]
 

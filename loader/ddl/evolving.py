@@ -17,6 +17,8 @@ from loader.ddl import altering, shapes
 from loader.ddl.alterations import Action
 from loader.ddl.evolution import Evolution, evolve
 from loader.ddl.literals import Uncertain
+from loader.ddl.remasking import touches_masked
+from loader.masking import Masker
 from loader.quarantine import entries
 from loader.types import raw_name
 from replicator.binlog.schema import TableSchema
@@ -29,11 +31,14 @@ def evolve_table(
     table: str,
     actions: Sequence[Action],
     catalog: TableSchema | None,
+    masker: Masker,
 ) -> bool:
     """See the module; after False the caller rolls back."""
     known = shapes.read(connection, table)
     if known is None:
         return _refused(table, "its schema before the change is not known")
+    if touches_masked(actions, known, masker):
+        return _refused(table, "it changes a column that is masked")
     try:
         change = evolve(known, actions, catalog)
     except Uncertain as doubt:

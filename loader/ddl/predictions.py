@@ -18,6 +18,7 @@ from config.settings import Settings
 from loader import replica as rep
 from loader.ddl import shapes
 from loader.ledger import Ledger
+from loader.masking import Masker
 from loader.rows import TablePlan
 from replicator.binlog.position import ReplicaPosition
 from replicator.binlog.schema import schemas_from_catalog
@@ -37,11 +38,13 @@ class Predictions:
         query: MySQLConnection,
         ledger: Ledger,
         reload: Callable[[str], None],
+        masker: Masker,
     ) -> None:
         self._settings = settings
         self._query = query
         self._ledger = ledger
         self._reload = reload
+        self._masker = masker
         self._waiting: dict[str, str] = {}
         """Names with the hash of what was worked out."""
         self._doubted: dict[str, tuple[ReplicaPosition, float]] = {}
@@ -69,7 +72,8 @@ class Predictions:
         """
         with translated(self._settings.replication.label):
             database = self._settings.replication.db
-            catalog = schemas_from_catalog(self._query, database, self._waiting)
+            found_there = schemas_from_catalog(self._query, database, self._waiting)
+            catalog = self._masker.schemas(found_there)
             at_end = rep.binlog_end(self._query) == self._ledger.offset.replica
         waiting = dict(self._waiting)
         for name, predicted in waiting.items():

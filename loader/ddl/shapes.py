@@ -14,6 +14,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from config.connections import PostgresConnection
+from config.privacy import Mask
+from loader.masking import MaskedColumn
 from replicator.binlog.schema import Column, ColumnType, TableSchema
 
 _DDL = """
@@ -93,16 +95,17 @@ def _members(held: list[str]) -> tuple[str, ...]:
 
 
 def _schema(held: dict[str, Any]) -> TableSchema:
-    columns = tuple(
-        Column(
-            column["name"],
-            ColumnType(**{**column["type"], "values": _members(column["type"]["values"])}),
-            column["nullable"],
-            column["key_position"],
-        )
-        for column in held["columns"]
-    )
+    columns = tuple(map(_column, held["columns"]))
     return TableSchema(held["name"], columns, tuple(held["primary_key"]))
+
+
+def _column(held: dict[str, Any]) -> Column:
+    kind = ColumnType(**{**held["type"], "values": _members(held["type"]["values"])})
+    told = (held["name"], kind, held["nullable"], held["key_position"])
+    mask = held.get("mask")
+    if mask is None:
+        return Column(*told)
+    return MaskedColumn(*told, Mask(**{**mask, "zeroed": tuple(mask["zeroed"])}))
 
 
 def predictions(connection: PostgresConnection) -> dict[str, str]:

@@ -32,6 +32,7 @@ from config.connections import PostgresConnection
 from loader import schema, tracking
 from loader.ddl import exchange, shapes
 from loader.ddl.drift import ShapeDrift
+from loader.ddl.maskwatch import MaskWatch
 from loader.ddl.moves import Moves, moves
 from loader.ddl.renaming import STANDING, Renaming, Stand
 from loader.ledger import Ledger
@@ -58,7 +59,9 @@ class Standing:
         seconds: tuple[float, float],
         reload: Callable[[set[str]], None],
         drop: Callable[[list[str]], None],
+        masks: MaskWatch,
     ) -> None:
+        self._masks = masks
         self._ledger = ledger
         self._tables = ledger.tables
         self._rename_seconds, self._replacement_seconds = seconds
@@ -86,7 +89,8 @@ class Standing:
                 self._tables.drop(name)
         found = moves(pairs, names)
         contents = [content for content in found.moved.values() if content]
-        if len(contents) == len(found.moved) and all(map(self._is_easy, contents)):
+        easy = len(contents) == len(found.moved) and all(map(self._is_easy, contents))
+        if easy and self._masks.allow(found.moved):
             self._rename(found, contents)
         else:
             self._rename_by_reload(found, names)

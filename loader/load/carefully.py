@@ -16,6 +16,7 @@ from psycopg import sql
 
 from config.connections import PostgresConnection
 from loader.load.tablereader import Fault, RowReader, unheld_rows
+from loader.masking import kept
 from loader.quarantine import entries
 from loader.quarantine.entries import Refused
 from loader.quarantine.refusals import Reason, attempt, refused
@@ -106,7 +107,7 @@ class CarefulCopy:
 
     def _named(self, row: bytes, why: Reason) -> Refused:
         fields = row.split(b"\t")
-        key = b"\t".join(fields[index] for index in self._schema.primary_key)
+        key = b"\t".join(fields[index] for index in kept(self._schema).primary_key)
         return Refused(key, row, self._stamp, why)
 
     def _enter(self, found: Sequence[Refused]) -> None:

@@ -28,7 +28,7 @@ from loader.copytext cimport (
 )
 from replicator.binlog.fence cimport fence, unfence
 
-from loader import charsets
+from loader import charsets, masking
 from loader.load import selected
 from loader.values import escaped
 from loader.upsert import exception_key
@@ -48,8 +48,20 @@ cdef Py_ssize_t KEPT_ROOM = 8 << 20
 """A larger buffer is given back after the block that needed it."""
 cdef Py_ssize_t FRAME = 0xFFFFFF
 
+# What becomes of a masked column's text once it is written, as in the row kernel.
+cdef enum:
+    BY_MASK = 1  # whatever the mask does
+    TO_WORD = 2  # a word in its place, unless it is empty
+    TO_NULL = 3
+cdef bytes REDACTED = masking.REDACTED
+cdef const char *WORD = PyBytes_AS_STRING(REDACTED)
+cdef Py_ssize_t WORD_LENGTH = PyBytes_GET_SIZE(REDACTED)
+cdef list NO_OWN_FAULTS = []
+cdef dict MASKS = {masking.redacted: TO_WORD, masking.nothing: TO_NULL}
+
 cdef enum Kind:
     BY_CONVERTER  # whatever the Python converter does
+    MASKED  # as `under` says, and then the mask
     DIGITS
     NUMBER
     DOUBLE
@@ -65,6 +77,7 @@ cdef struct Column:
     Kind kind
     int first  # what the kind needs to know: bits, ASCII only, bytes of suffix
     const u8 *table  # of a single-byte character set; a moment's suffix
+    int mask  # what becomes of its text; 0 where nothing does
     Py_ssize_t start  # where the row's value stands in the text
     Py_ssize_t end  # below start: NULL
 
@@ -105,10 +118,12 @@ cdef class KernelReader:
     cdef readonly str table
     cdef readonly Py_ssize_t rows
     cdef tuple converters
+    cdef list masks  # of masked columns, what is called with each value's text
     cdef list kept  # what pointers in `columns` point into
     cdef list noted  # (row's name, fault)
     cdef list row_faults
     cdef Column *columns
+    cdef Column *under  # masked columns as they are without
     cdef Py_ssize_t width
     cdef Py_ssize_t *key
     cdef Py_ssize_t key_length
@@ -121,6 +136,7 @@ cdef class KernelReader:
     def __cinit__(self, table_schema, bytes ending not None):
         self.table = table_schema.name
         self.converters = tuple(selected.converter(c) for c in table_schema.columns)
+        self.masks = [None] * len(self.converters)
         self.kept, self.noted, self.row_faults = [], [], []
         self.ending = ending
         self.closing = <const u8 *>PyBytes_AS_STRING(ending)
@@ -129,10 +145,11 @@ cdef class KernelReader:
         self.key_length = len(table_schema.primary_key)
         self.columns = <Column *>calloc(self.width + 1, sizeof(Column))
         self.key = <Py_ssize_t *>calloc(self.key_length + 1, sizeof(Py_ssize_t))
-        if self.columns == NULL or self.key == NULL:
+        self.under = <Column *>calloc(self.width + 1, sizeof(Column))
+        if self.columns == NULL or self.under == NULL or self.key == NULL:
             raise MemoryError
         for index in range(self.width):
-            self._compile(&self.columns[<Py_ssize_t>index], self.converters[index])
+            self._compile_masked(index, self.converters[index])
         for place, index in enumerate(table_schema.primary_key):
             if not 0 <= index < self.width:
                 raise ValueError(index)
@@ -140,8 +157,22 @@ cdef class KernelReader:
 
     def __dealloc__(self):
         free(self.columns)
+        free(self.under)
         free(self.key)
         free(self.text.data)
+
+    cdef int _compile_masked(self, Py_ssize_t index, converter) except -1:
+        """A column whose mask, if it has one, is called with the text that was written."""
+        cdef Column *column = &self.columns[index]
+        if isinstance(converter, functools.partial):
+            if converter.func is masking.masked_converter:
+                self.masks[index], converter = converter.args
+                column.mask = MASKS.get(self.masks[index], BY_MASK)
+        self._compile(column, converter)
+        if column.mask:
+            self.under[index] = column[0]
+            column.kind = MASKED
+        return 0
 
     cdef int _compile(self, Column *column, converter) except -1:
         column.kind = BY_CONVERTER
@@ -235,8 +266,9 @@ cdef class KernelReader:
         cdef Py_ssize_t length
         cdef bint faulty = False
         cdef Column *column
+        cdef Column *told  # how the value is written: as `column` says, or as it is without a mask
         for index in range(self.width):
-            column = &self.columns[index]
+            column = told = &self.columns[index]
             reserve(text, NARROW + self.closing_length)
             if index:
                 text.data[text.used] = 9
@@ -253,9 +285,16 @@ cdef class KernelReader:
                 at = self.long_length(source, at, end, &length)
             if end - at < length:
                 self.malformed()
-            if not self.value(column, source, at, length):
-                self.by_converter(index, column, source.data + at, length)
-                faulty = True
+            while not self.value(told, source, at, length):
+                if told.kind != MASKED:
+                    self.by_converter(index, column, source.data + at, length)
+                    faulty = True
+                    break
+                told = &self.under[index]
+                told.start = column.start
+            else:
+                if told != column:
+                    self.mask(index, column)
             column.end = text.used if column.end >= column.start else column.end
             at += length
         if at != end:
@@ -376,6 +415,39 @@ cdef class KernelReader:
         cdef bytes value = self.converters[index](
             PyBytes_FromStringAndSize(<const char *>data, length), self.row_faults
         )
+        if value is None:
+            put_null(text, column)
+            return 0
+        length = PyBytes_GET_SIZE(value)
+        reserve(text, length + NARROW)
+        memcpy(text.data + text.used, PyBytes_AS_STRING(value), length)
+        text.used += length
+        return 0
+
+    cdef int mask(self, Py_ssize_t index, Column *column) except -1 nogil:
+        """Put what a column's mask makes of its text in its place."""
+        cdef Text *text = &self.text
+        if column.mask == TO_NULL:
+            text.used = column.start
+            put_null(text, column)
+        elif column.mask == BY_MASK:
+            self.mask_by_python(index, column)
+        elif text.used > column.start:
+            text.used = column.start
+            reserve(text, WORD_LENGTH + NARROW)
+            memcpy(text.data + text.used, WORD, WORD_LENGTH)
+            text.used += WORD_LENGTH
+        return 0
+
+    cdef int mask_by_python(self, Py_ssize_t index, Column *column) except -1 with gil:
+        cdef Text *text = &self.text
+        cdef Py_ssize_t length = text.used - column.start
+        cdef bytes value = self.masks[index](
+            PyBytes_FromStringAndSize(<char *>text.data + column.start, length),
+            NO_OWN_FAULTS,
+            self.row_faults,
+        )
+        text.used = column.start
         if value is None:
             put_null(text, column)
             return 0

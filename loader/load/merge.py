@@ -23,6 +23,7 @@ from psycopg import sql
 from config.connections import PostgresConnection
 from loader import schema, tracking
 from loader.ddl import altering, shapes
+from loader.ddl.remasking import settle_masks
 from loader.load.numbered import NumberedRows
 from loader.load.reload import LoadedTable, shape_of
 from loader.quarantine import entries
@@ -51,13 +52,15 @@ def merge(
     touched: bool,
     exceptions: bool,
     quarantined: bool = False,
+    behind: bool = False,
     refuse: Refuse | None = None,
 ) -> int:
     """Merge one copy; return the rows written.
 
     `hidden`: the stream wrote this table's changes only to the touched table.
     `touched`: there is such a table. `exceptions`, `quarantined`: the table or its copy has or
-    had value exceptions, rows in quarantine. `refuse`: see the module.
+    had value exceptions, rows in quarantine. `behind`: what the raw table shows is of an earlier
+    moment, and stays until now. `refuse`: see the module.
     """
     name = raw_name(loaded.request.table)
     helper = loaded.request.helper
@@ -75,6 +78,10 @@ def merge(
                 job.replay_touched(helper, shape)
             job.rename(helper)
             rows = loaded.rows
+        elif behind and job.reshape(shape):
+            if touched:
+                job.replay_touched(helper, shape)
+            rows = job.write_differences(shape, touched=False)
         elif hidden or not job.reshape(shape):
             job.replace(shape, touched=touched)
             if touched:
@@ -84,6 +91,7 @@ def merge(
             rows = job.write_differences(shape, touched=touched)
         if touched or not loaded.request.first:
             schema.drop_helpers(connection, helpers_of(loaded.request.table))
+        settle_masks(connection, loaded.request.table, table_schema)
         tracking.note_loaded(connection, loaded.request.table, rows, table_schema.hash)
         shapes.store(connection, table_schema)
     return rows

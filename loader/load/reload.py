@@ -38,6 +38,7 @@ from loader import replica, schema, tracking
 from loader.load import selected
 from loader.load.carefully import CarefulCopy, UnheldNoting
 from loader.load.tablereader import Fault, RowReader, best_reader, select_list
+from loader.masking import Masker, kept
 from loader.quarantine import entries
 from loader.quarantine.entries import Refused
 from loader.quarantine.refusals import attempt, refusal
@@ -106,8 +107,8 @@ class LoadedTable:
 
 def shape_of(table_schema: TableSchema) -> RawTable:
     """The raw table that a schema on the replica wants."""
-    columns = raw_columns(table_schema)
-    return RawTable(columns, tuple(columns[index].name for index in table_schema.primary_key))
+    key = (raw_name(table_schema.columns[index].name) for index in table_schema.primary_key)
+    return RawTable(raw_columns(table_schema), tuple(key))
 
 
 @dataclass(slots=True)
@@ -142,11 +143,12 @@ class CopyCancelled(Exception):
 class Copier:
     """Copies groups of tables; used by the worker thread, and by the daemon for keyless tables."""
 
-    def __init__(self, connections: Connections, database: str) -> None:
+    def __init__(self, connections: Connections, database: str, masker: Masker) -> None:
         self._rows = connections.rows
         self._catalog = connections.catalog
         self._postgres = connections.postgres
         self._database = database
+        self._masker = masker
         self._versioned: set[str] = set()
         with self._rows.cursor() as cursor:
             for statement in selected.SESSION:
@@ -212,7 +214,7 @@ class Copier:
         there = self.sizes(locked) if locked else {}
         present = [table for table in locked if table in there]
         schemas = schemas_from_catalog(self._catalog, self._database, present)
-        return Snapshot(before, after, mark, schemas, there)
+        return Snapshot(before, after, mark, self._masker.schemas(schemas), there)
 
     def _locked(self, tables: Sequence[str]) -> Sequence[str]:
         """Lock the shapes of the tables; those that there are.
@@ -353,10 +355,11 @@ class Copier:
         careful: CarefulCopy | None,
     ) -> tuple[int, int, list[Refused]]:
         """Rows in `target`, faulty values, and rows whose key cannot be held."""
-        reader = UnheldNoting(best_reader(table_schema, ending), table_schema, _stamp(mark))
+        read = kept(table_schema)  # a column that is dropped does not even leave the replica
+        reader = UnheldNoting(best_reader(read, ending), read, _stamp(mark))
         name = table_schema.name
         versions = ALL_VERSIONS if name in self._versioned else ""
-        query = f"SELECT {select_list(table_schema)} FROM {self._qualified(name)}{versions}"
+        query = f"SELECT {select_list(read)} FROM {self._qualified(name)}{versions}"
         position = mark.position if mark else None
         found = 0
         with ResultSet(self._rows, query, block_bytes=BLOCK_BYTES) as rows:

@@ -18,6 +18,7 @@ from config.connections import quote_mysql_identifier
 from config.errors import UnknownEvent
 from loader import charsets, types
 from loader.jsonb import jsonb
+from loader.masking import converting
 from loader.values import (
     IMPOSSIBLE_DATE,
     Faults,
@@ -61,7 +62,11 @@ def _is_spelled_by_server(kind: ColumnType) -> bool:
 
 
 def converter(column: Column) -> TextOf:
-    """How what comes for a column becomes COPY text."""
+    """How what comes for a column becomes COPY text, masked where the column is."""
+    return converting(column, _converter(column))
+
+
+def _converter(column: Column) -> TextOf:
     kind = column.type
     name = types.raw_name(column.name)
     if kind.base in types.CHARACTER or kind.base in ("enum", "set"):

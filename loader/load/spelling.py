@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 
+from config.privacy import HASH
+from loader.masking import mask_of
 from loader.values import NULL, escaped
 from replicator.binlog.schema import Column
 
@@ -25,7 +27,8 @@ def spelled(column: Column, text: str | None) -> bytes:
     """A column's value as COPY text."""
     if text is None:
         return NULL
-    base = column.type.base
+    mask = mask_of(column)
+    base = "text" if mask is not None and mask.kind == HASH else column.type.base
     if base == "double":
         return repr(float(text)).encode()
     if base == "float":

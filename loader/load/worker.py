@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 
 from config.errors import ReplicatorError, classify
 from loader.load.reload import Connections, Copier, LoadedTable, LoadRequest
+from loader.masking import Masker
 
 GROUP_TABLES = 64
 GROUP_BYTES = 32 << 20
@@ -100,10 +101,13 @@ class LoadWorker:
         database: str,
         server: str,
         connections: int = 1,
+        *,
+        masker: Masker,
     ) -> None:
         self._connect = connect
         self._database = database
         self._server = server
+        self._masker = masker
         self._groups = Groups()
         self._results: queue.SimpleQueue[LoadedTable | ReplicatorError] = queue.SimpleQueue()
         self._submitted: list[LoadRequest] = []
@@ -155,7 +159,7 @@ class LoadWorker:
     def _work(self, *, large: bool) -> None:
         """Copy groups until none waits; each of them at a snapshot of its own."""
         with closing(self._connect()) as connections:
-            copier = Copier(connections, self._database)
+            copier = Copier(connections, self._database, self._masker)
             while not self._stop.is_set():
                 with self._groups.taken(copier.sizes(), large=large) as group:
                     if not group:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 
 import pymysql
 from pymysql.cursors import Cursor
@@ -105,9 +105,10 @@ def _hashed(column: Column) -> tuple[object, ...]:
     """A column's fields; in members what the catalogs cannot spell is as they show it.
 
     A table map has the members themselves, but information_schema is in utf8mb3, and has a
-    question mark for each character beyond it.
+    question mark for each character beyond it. What a kind of Column of its own adds (leg 2's
+    masks) is nothing of the server's.
     """
-    name, kind, *rest = astuple(column)
+    name, kind, *rest = astuple(column)[: len(fields(Column))]
     return name, (*kind[:-1], tuple(_BEYOND_UTF8MB3.sub("?", member) for member in kind[-1])), *rest
 
 

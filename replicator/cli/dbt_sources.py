@@ -16,6 +16,7 @@ from config.errors import ConfigError, translated
 from loader import schema as raw_schema
 from loader import tracking as raw_tracking
 from loader.ddl import shapes
+from loader.masking import masks_of
 from loader.types import CLOSING_COLUMNS, RawColumn, raw_name
 from replicator.binlog.schema import TableSchema
 from replicator.cli.observation import Observer, has_table
@@ -100,7 +101,8 @@ def _ordered(schema: TableSchema, columns: tuple[RawColumn, ...]) -> tuple[Carri
     types = {column.name: column.type for column in columns}
     order = [name for name in (raw_name(c.name) for c in schema.columns) if name in types]
     order += sorted(set(types) - set(order))
-    found = [CarriedColumn(name, types[name]) for name in order]
+    masks = {raw_name(name): mask.kind for name, mask in masks_of(schema).items()}
+    found = [CarriedColumn(name, types[name], masks.get(name, "")) for name in order]
     return (*found, *(CarriedColumn(name, kind) for name, kind in CLOSING_COLUMNS))
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from config.connections import quote_mysql_identifier as quote
+from loader.masking import mask_of
 from replicator.binlog.schema import Column, TableSchema
 
 Literals = tuple[str, ...]
@@ -39,7 +40,9 @@ def chunkable(schema: TableSchema) -> bool:
 def integral(schema: TableSchema) -> bool:
     """Is the key made of integers, which every server orders alike?"""
     columns = key_columns(schema)
-    return bool(columns) and all(column.type.base in INTEGERS for column in columns)
+    return bool(columns) and all(
+        column.type.base in INTEGERS and mask_of(column) is None for column in columns
+    )
 
 
 def names(schema: TableSchema) -> list[str]:

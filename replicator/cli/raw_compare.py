@@ -7,7 +7,8 @@ them as the loader would into temporary tables of the raw tables' own column typ
 and once `raw` has passed that position, both are compared in one statement.
 
 What PostgreSQL cannot hold (a zero date, a NUL in text) is replaced here by the
-loader's own code, so a documented replacement is no difference. A row that PostgreSQL
+loader's own code, so a documented replacement is no difference, and what is masked is
+masked here alike. A row that PostgreSQL
 refuses altogether, here as in `raw`, is a row that `raw` lacks.
 """
 
@@ -32,6 +33,7 @@ from loader import replica as rep
 from loader.load import selected
 from loader.load.reload import ALL_VERSIONS, VERSIONED, raw_bytes_options, shape_of
 from loader.load.tablereader import TableReader
+from loader.masking import kept
 from loader.quarantine.refusals import Reason, attempt, refused
 from loader.schema import RawTable, quoted
 from loader.types import raw_name
@@ -220,7 +222,7 @@ class RawComparison:
         return replace(part, copy=name, refused=tuple(left_out))
 
     def _blocks(self, part: _Part) -> Iterator[bytes]:
-        reader = TableReader(part.schema)
+        reader = TableReader(kept(part.schema))
         with self._rows.cursor(SSCursor) as rows:
             rows.execute(f"SELECT {reader.select_list} FROM {self._from(part)}")
             yield from blocks(reader.lines(rows))
@@ -323,7 +325,7 @@ def _refused(part: _Part) -> dict[Suspect, Sides]:
     found: dict[Suspect, Sides] = {}
     for row in part.refused:
         fields = fields_of(row)
-        key = [fields[index] or b"" for index in part.schema.primary_key]
+        key = [fields[index] or b"" for index in kept(part.schema).primary_key]
         shown = tuple(field.decode() for field in key)
         found[part.table, shown] = (hashlib.md5(row, usedforsecurity=False).hexdigest(), None)
     return found

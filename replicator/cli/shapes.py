@@ -14,6 +14,7 @@ from loader import schema as raw_schema
 from loader import tracking as raw_tracking
 from loader.ddl.shapes import predictions
 from loader.load.reload import shape_of
+from loader.masking import masker_of
 from loader.types import raw_name
 from replicator import source as src
 from replicator import tracking
@@ -35,6 +36,8 @@ class Shapes:
     replica_states: dict[str, str] = field(default_factory=dict)
     raw_states: dict[str, str] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    masked: dict[str, TableSchema] = field(default_factory=dict)
+    """The replica's, with the masks that `raw` has them under."""
     predicted: set[str] = field(default_factory=set)
     """Those whose shape in `raw` the loader has worked out and not confirmed yet."""
 
@@ -72,7 +75,8 @@ class Shapes:
         if "raw" not in waiting:
             raw = self.raw.get(raw_name(name))
             stays = self.raw_states.get(name) not in (None, raw_tracking.DROPPED)
-            said += [("raw", reason) for reason in _raw_faults(replica, raw, streams=stays)]
+            masked = self.masked.get(name, replica)
+            said += [("raw", reason) for reason in _raw_faults(masked, raw, streams=stays)]
         return said
 
     def comparable_on_replica(self, name: str) -> bool:
@@ -136,6 +140,7 @@ def read_shapes(observer: Observer, rules: TableRules, barrier: Barrier) -> Shap
     with translated(settings.replication.label):
         found = schemas_from_catalog(observer.replica, settings.replication.db)
         shapes.replica = {n: s for n, s in found.items() if rules.carries(n)}
+        shapes.masked = masker_of(settings, rules).schemas(shapes.replica)
         states = tracking.table_states(observer.replica)
         shapes.replica_states = {n: s for n, s in states.items() if rules.carries(n)}
         offset = tracking.read_offset(observer.replica, tracking.MAIN)

@@ -43,6 +43,8 @@ class CarriedColumn:
 
     name: str
     type: str
+    masked: str = ""
+    """How its values are masked, in a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,7 @@ def _columns(entry: CommentedMap, table: CarriedTable, label: str) -> list[str]:
         elif one.get("data_type") != column.type:
             one["data_type"] = column.type
             changes.append(f"{table.name}.{column.name} is {column.type}")
+        changes += _tell_mask(one, f"{table.name}.{column.name}", column.masked)
         entries.append(one)
     if not changes and entries != held:
         changes.append(f"columns of {table.name} stand in another order")
@@ -238,6 +241,23 @@ def _new_column(column: CarriedColumn) -> CommentedMap:
     if column.name in _OURS:
         entry["description"] = _OURS[column.name]
     return entry
+
+
+def _tell_mask(entry: CommentedMap, name: str, masked: str) -> list[str]:
+    """Say in a column's meta how its values are masked, or no longer say so."""
+    config: Any = entry.get("config") or CommentedMap()
+    meta: Any = config.get("meta") or CommentedMap()
+    if (meta.get("masked") or "") == masked:
+        return []
+    if masked:
+        meta["masked"] = masked
+        config["meta"] = meta
+        entry["config"] = config
+        return [f"{name} is masked ({masked})"]
+    del meta["masked"]
+    _drop_if_empty(config, "meta", meta)
+    _drop_if_empty(entry, "config", config)
+    return [f"{name} is no longer masked"]
 
 
 def _mark(entry: CommentedMap, name: str, *, carried: bool) -> list[str]:

@@ -63,6 +63,8 @@ class Table:
     """When `raw` took its present schema on."""
     quarantined: int = 0
     """Rows that PostgreSQL refused."""
+    masked: int = 0
+    """Columns that are masked in `raw`, or not there for a mask's sake."""
     renamed_to: str | None = None
     """Where the table went whose last rows readers of this name still see (see `standing`)."""
 
@@ -271,13 +273,14 @@ def _raw_tables(observer: Observer, status: Status, _at: _Positions) -> None:
             known[name] = table
         if not has_table(connection, "etl_standing"):
             return  # a loader that is just making its tables
-        for name, digest, when, moved_to in connection.execute(
-            "SELECT table_name, schema_hash, changed_at, moved_to FROM etl_table_schema"
+        for name, digest, when, moved_to, masked in connection.execute(
+            "SELECT table_name, schema_hash, changed_at, moved_to, coalesce(jsonb_array_length("
+            "jsonb_path_query_array(definition, '$.columns[*].mask')), 0) FROM etl_table_schema"
             " FULL JOIN etl_standing USING (table_name)"
         ):
             table = known.get(name) or _table(status, name)
             table.raw_schema_hash, table.schema_changed_at = digest, _moment(when)
-            table.renamed_to = moved_to
+            table.renamed_to, table.masked = moved_to, masked
 
 
 def _quarantine(observer: Observer, status: Status, _at: _Positions) -> None:

@@ -105,7 +105,9 @@ def _show_tables(status: Status, console: Console, *, every_table: bool) -> None
     shown = status.tables if every_table else _of_interest(status.tables)
     if not shown:
         return
-    grid = Grid("table", "replica", "raw", "schema changed", "schema", "rows changed")
+    headings = ["table", "replica", "raw", "schema changed", "schema", "rows changed"]
+    some_masked = any(table.masked for table in shown)
+    grid = Grid(*headings, *(["masked columns"] if some_masked else []))
     for table in shown:
         grid.add_row(
             table.name,
@@ -114,6 +116,7 @@ def _show_tables(status: Status, console: Console, *, every_table: bool) -> None
             _minute(table.schema_changed_at),
             _digest(table),
             _minute(table.last_transformed),
+            *([str(table.masked)] if some_masked else []),
         )
     console.print(grid)
     if len(shown) < len(status.tables):

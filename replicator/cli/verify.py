@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -211,7 +211,9 @@ class _Verifier:
 
         for batch in comparison.batches(chunks()):
             changed |= _one_by_one(batch, first_look)
-        return changed | self._settle(suspects, comparison.look, shapes, "replica", self._always)
+        return changed | self._settle(
+            suspects, comparison.look, shapes, shapes.replica, "replica", self._always
+        )
 
     @staticmethod
     def _always(_suspect: Suspect) -> bool:
@@ -235,7 +237,7 @@ class _Verifier:
             nonlocal done
             for name in names:
                 try:
-                    yield from comparison.chunks(shapes.replica[name], shapes.rows[name])
+                    yield from comparison.chunks(shapes.masked[name], shapes.rows[name])
                 except TableChangedMeanwhile as error:
                     changed.update(error.tables)
                 done += 1
@@ -246,7 +248,9 @@ class _Verifier:
 
         for batch in _batches(chunks(), self._options.chunk_rows):
             changed |= _one_by_one(batch, first_look)
-        return changed | self._settle(suspects, comparison.look, shapes, "raw", self._raw_is_steady)
+        return changed | self._settle(
+            suspects, comparison.look, shapes, shapes.masked, "raw", self._raw_is_steady
+        )
 
     def _raw_is_steady(self, suspect: Suspect) -> bool:
         """Is nobody reloading the table in `raw` at this moment?"""
@@ -270,6 +274,7 @@ class _Verifier:
         suspects: dict[Suspect, Sides],
         look: Callable[[TableSchema, Sequence[keys.Literals]], dict[Suspect, Sides]],
         shapes: Shapes,
+        schemas: Mapping[str, TableSchema],
         where: Where,
         steady: Callable[[Suspect], bool],
     ) -> set[str]:
@@ -281,7 +286,7 @@ class _Verifier:
             found: dict[Suspect, Sides] = {}
             for table, group in _by_table(wanted).items():
                 try:
-                    found.update(look(shapes.replica[table], group))
+                    found.update(look(schemas[table], group))
                 except TableChangedMeanwhile:
                     changed.add(table)
             return found

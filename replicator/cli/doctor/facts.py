@@ -34,7 +34,10 @@ _PREFERENCES = ("ProgramVersion", "DataBaseVersion", "UpdateInProgressOnComputer
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """A base table: its engine, size in bytes, and whether it has a primary key."""
+    """A base table: its engine, size in bytes, and whether it has a primary key.
+
+    `columns`: names to types, as information_schema has them (data_type).
+    """
 
     name: str
     engine: str
@@ -43,6 +46,7 @@ class TableFacts:
     has_foreign_key: bool
     foreign_keys: tuple[str, ...] = ()
     """The names of its foreign key constraints."""
+    columns: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,14 @@ def _tables(connection: Any, database: str) -> tuple[TableFacts, ...]:
             [database],
         )
     }
+    columns: dict[str, dict[str, str]] = {}
+    for name, column, kind in fetch(
+        connection,
+        "SELECT table_name, column_name, data_type FROM information_schema.columns"
+        " WHERE table_schema = %s ORDER BY table_name, ordinal_position",
+        [database],
+    ):
+        columns.setdefault(name, {})[column] = str(kind).lower()
     rows = fetch(
         connection,
         "SELECT table_name, engine, COALESCE(data_length + index_length, 0)"
@@ -219,8 +231,18 @@ def _tables(connection: Any, database: str) -> tuple[TableFacts, ...]:
     found = []
     for name, engine, size in rows:
         create = _create_statement(connection, database, name)
-        refers, keys = src.has_foreign_key(create), tuple(_FOREIGN_KEY.findall(create))
-        found.append(TableFacts(name, engine or "", int(size), name in keyed, refers, keys))
+        refers, constraints = src.has_foreign_key(create), tuple(_FOREIGN_KEY.findall(create))
+        found.append(
+            TableFacts(
+                name,
+                engine or "",
+                int(size),
+                name in keyed,
+                refers,
+                constraints,
+                columns.get(name, {}),
+            )
+        )
     return tuple(found)
 
 

@@ -15,6 +15,7 @@ from config.tables import TableRules
 from replicator.cli.doctor.facts import MySQLFacts, TableFacts
 from replicator.cli.doctor.finding import Finding, Mend, fail, ok, warn
 from replicator.cli.doctor.opendental import opendental_findings
+from replicator.cli.doctor.privacy import privacy_findings
 from replicator.cli.doctor.shared import (
     DAY,
     checksum,
@@ -76,6 +77,7 @@ def source_findings(
     yield ok(SOURCE, "database", f"{settings.source.db}, {len(facts.tables)} tables")
     yield from _charset(facts, replica)
     yield from _tables(facts, settings, rules)
+    yield from privacy_findings(facts, rules, SOURCE)
     yield from opendental_findings(SOURCE, facts, settings)
 
 

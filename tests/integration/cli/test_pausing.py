@@ -62,6 +62,7 @@ def test_paused_daemons_rest_through_a_restart_and_go_on_where_they_were(
 ) -> None:
     replicator, _loader = daemons("replicator.cli"), daemons("loader.cli")
     assert invoke("wait", "--timeout", "60").exit_code == 0
+    wait_until(lambda: _states(invoke) == {("streaming", "streaming")}, 30, "patient to stream")
     paused = invoke("pause", "--json")
     assert paused.exit_code == 0, paused.output
     told = json.loads(paused.stdout)
@@ -102,6 +103,11 @@ def test_paused_daemons_rest_through_a_restart_and_go_on_where_they_were(
     assert invoke("wait", "--timeout", "30").exit_code == 0
     assert analytics_db.query("SELECT count(*) FROM raw.patient") == [(2,)]
     assert metric(environment, "loader", "replicator_paused{") == 0
+
+
+def _states(invoke: Invoke) -> set[tuple[str, str]]:
+    tables = json.loads(invoke("status", "--json").stdout)["tables"]
+    return {(table["replica"], table["raw"]) for table in tables}
 
 
 def _answers(environment: dict[str, str]) -> bool:

@@ -191,3 +191,15 @@ def test_what_is_no_sources_file_is_told_with_its_reason(text: str, reason: str)
 def test_a_summary_names_the_first_and_counts_the_rest() -> None:
     assert summary(["a", "b"]) == "a; b"
     assert summary(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"
+
+
+def test_a_masked_column_says_so_until_it_is_masked_no_more() -> None:
+    columns = (*PATIENT.columns[:1], CarriedColumn("LName", "text", "redact"))
+    masked = renew(WHOLE, CLAIM, CarriedTable("patient", (*columns, PATIENT.columns[2])))
+    assert masked.changes == ("patient.LName is masked (redact)",)
+    assert "config:\n              meta:\n                masked: redact" in masked.text
+    again = renew(masked.text, CLAIM, CarriedTable("patient", (*columns, PATIENT.columns[2])))
+    assert again.changes == ()
+    plain = renew(masked.text, CLAIM, PATIENT)
+    assert plain.changes == ("patient.LName is no longer masked",)
+    assert plain.text == WHOLE

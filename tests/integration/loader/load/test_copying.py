@@ -9,9 +9,11 @@ import pytest
 
 from config.connections import connect_mysql, connect_postgres
 from config.settings import Settings
+from config.tables import TableRules
 from loader.load import reload
 from loader.load.reload import LoadRequest
 from loader.load.worker import GROUP_BYTES, GROUP_TABLES, Groups, group_of
+from loader.masking import Masker
 from tests.numbers import numbers
 
 from ..conftest import Harness, Replica
@@ -120,7 +122,7 @@ def test_a_copy_that_nobody_wants_any_more_ends_and_its_connection_goes_on(
         connect_postgres(settings.analytics),
     )
     with closing(connections):
-        copier = reload.Copier(connections, server.db)
+        copier = reload.Copier(connections, server.db, Masker(TableRules(), None))
         unwanted, wanted = _requests("t")[0], LoadRequest("t", False, 2)
         looks = iter(range(3))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from config.privacy import Mask, PrivacyRules, Rule
 from config.settings import Settings, load_settings
 from config.tables import TableRules
 from replicator.cli.doctor import Finding, Verdict, worst
@@ -23,6 +24,7 @@ from replicator.cli.doctor.facts import (
 )
 from replicator.cli.doctor.finding import Mend
 from replicator.cli.doctor.here import COMPILED, kernel_finding
+from replicator.cli.doctor.privacy import privacy_findings
 from replicator.cli.doctor.replica import replica_findings
 from replicator.cli.doctor.source import source_findings
 from replicator.source import Identity
@@ -585,3 +587,45 @@ def test_a_remedy_says_in_one_piece_what_its_lines_say() -> None:
     mend = Mend("First:", sql=("A;", "B;"), my_cnf=("a=1", "b=2"), settings=("X=1",))
     assert str(mend) == "First: A; B; in my.cnf, section [mysqld]: a=1, b=2 Set X=1"
     assert str(Mend(my_cnf=("a=1",))) == "In my.cnf, [mysqld], then restart: a=1"
+
+
+# --- privacy -----------------------------------------------------------------------------------
+
+PATIENT = TableFacts(
+    "patient",
+    "MyISAM",
+    4096,
+    True,
+    False,
+    columns={"PatNum": "bigint", "LName": "varchar", "Birthdate": "date",
+             "PhoneType": "tinyint", "BillingType": "bigint", "AddrNote": "text"},
+)  # fmt: skip
+
+
+def _privacy(*rules: Rule) -> dict[str, Finding]:
+    facts = replace(SOURCE, tables=(PATIENT,))
+    made = TableRules(privacy=PrivacyRules(rules))
+    return {found.check: found for found in privacy_findings(facts, made, "source")}
+
+
+def test_without_rules_the_columns_that_look_like_patient_data_are_counted() -> None:
+    found = _privacy()
+    assert found["masked columns"].verdict is Verdict.OK
+    assert "3 columns look like patient data" in found["masked columns"].found
+
+
+def test_columns_on_which_no_rule_has_an_opinion_are_listed() -> None:
+    found = _privacy(
+        Rule("patient", "LName", Mask("redact")),
+        Rule("patient", "Birth*", None),
+        Rule("patient", "SNN", Mask("drop")),
+    )
+    bare = found["unmasked columns that look like patient data"]
+    assert (bare.verdict, bare.found) == (Verdict.WARN, "patient.AddrNote")
+    assert found["masked columns"].found == "1"
+    assert "[mask.patient] SNN" in found["masks"].found
+
+
+def test_rules_with_an_opinion_on_everything_leave_nothing_to_say() -> None:
+    found = _privacy(Rule("*", "*", None))
+    assert list(found) == ["masked columns"]

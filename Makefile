@@ -4,6 +4,7 @@
 BIN := .venv/bin
 # Tests mostly wait for servers, so three files run at a time; WORKERS= runs them one by one.
 WORKERS ?= --numprocesses 3 --dist loadfile
+FAULT_WORKERS ?= --numprocesses 2 --dist loadfile
 # The same random programs each time, so that a change is judged by what it changed; the
 # matrix draws new ones.
 RANDOM_SEED ?= 3
@@ -24,7 +25,7 @@ test: setup ## Run the tests on real servers but test-faults'; ARGS="-k words" n
 	@RANDOM_SEED=$(RANDOM_SEED) $(BIN)/pytest $(WORKERS) --ignore=tests/faults $(ARGS)
 
 test-faults: setup ## Break everything on purpose; FAULTS_TIMES=5 for more, ARGS="-k words" narrows
-	@$(BIN)/pytest tests/faults $(ARGS)
+	@$(BIN)/pytest $(FAULT_WORKERS) tests/faults $(ARGS)
 
 setup-matrix: setup ## Fetch MySQL 9.7, MariaDB 11.8 and PostgreSQL 18 into the user's cache
 	@.ci/setup-matrix

@@ -32,6 +32,9 @@ from replicator.tracking import fetch
 SYSTEM: Final = "SYSTEM"
 _OFFSET: Final = re.compile(r"[+-]\d{1,2}:\d{2}\Z")
 _DIGITS: Final = " UNION ALL ".join(f"SELECT {n} AS n" for n in range(10))
+_STORED: Final = re.compile(r" (?:STORED|PERSISTENT)\b")
+_GENERATES_ANEW: Final = 110_000
+"""From this MariaDB on: 10.11 takes the row event's value, 11.8 does not; none between is tried."""
 _SECOND: Final = timedelta(seconds=1)
 _DAYS: Final = 24_850
 """From 2 January 1970 to the last days of what a TIMESTAMP of 32 bits can hold."""
@@ -127,18 +130,18 @@ class Zones:
 def require_stored_alike(catalog: Any, identity: Identity, table: str, create: str) -> None:
     """`CopyRefused` where the replica would generate a STORED column otherwise than the source.
 
-    MySQL does not take such a column's value from the row event, but works it out again; and the
-    replica's sessions are in UTC. MariaDB takes it as it is.
+    MySQL does not take such a column's value from the row event, but works it out again, and so
+    does MariaDB 11; and the replica's sessions are in UTC. MariaDB 10 takes it as it is.
     """
-    if identity.mariadb or " STORED" not in create:
+    if (identity.mariadb and identity.number < _GENERATES_ANEW) or not _STORED.search(create):
         return
     column = stored_by_clock(create, Dialect(server_version=identity.number), {})
     with translated("source"):
         ((zone,),) = fetch(catalog, "SELECT @@GLOBAL.time_zone")
     if column is not None and not Zones(catalog).is_utc(str(zone)):
         raise CopyRefused(
-            f"column {table}.{column} is generated in the session's time zone and STORED, and MySQL"
-            " generates it anew on the replica, in UTC",
+            f"column {table}.{column} is generated in the session's time zone and STORED, and this"
+            " server generates it anew on the replica, in UTC",
             hint=f'On the source: make the column VIRTUAL, or exclude "{table}" in tables.toml.',
         )
 

@@ -251,6 +251,7 @@ def wait_command(
                     "source_position": str(arrival.wanted),
                     "raw_position": str(arrival.raw) if arrival.raw else None,
                     "seconds": round(arrival.seconds, 3),
+                    "unsettled": list(arrival.unsettled),
                     "missing": list(arrival.missing),
                 }
             )

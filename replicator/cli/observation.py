@@ -144,6 +144,23 @@ class Observer:
                 return None
             return raw_tracking.read_offset(connection)
 
+    def unsettled(self) -> list[str]:
+        """Tables that a copy is under way of, or still to come, on either leg."""
+        copied = tracking.TableState
+        states = (copied.COPYING, copied.RECONCILING, copied.QUEUED)
+        with translated(self.settings.replication.label):
+            rows = fetch(
+                self.replica,
+                "SELECT table_name FROM etl_extract_status WHERE extraction_status IN (%s, %s, %s)",
+                states,
+            )
+        with translated(self.settings.analytics.label):
+            rows += self.analytics.execute(
+                "SELECT table_name FROM etl_transform_status WHERE transformation_status = ANY(%s)",
+                [[raw_tracking.LOADING, raw_tracking.RELOADING]],
+            ).fetchall()
+        return sorted({name for (name,) in rows})
+
     def loader_runs(self) -> bool:
         """Does a process hold leg 2's lock?"""
         server = self.settings.analytics

@@ -1,13 +1,14 @@
 """`replicator wait`: return when what the source holds now is visible in `raw`.
 
 Left: the source's position, read once at the start. Right: an `Arrival`, which says
-when `raw` had passed it, or which leg is behind and whether its daemon runs.
+when `raw` had passed it and every table with it, or what is behind and whether its daemon runs.
+A position says nothing of tables that are copied, on either leg: they are waited for.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from config.errors import ReplicatorError, Transient
@@ -16,6 +17,8 @@ from replicator.cli.observation import Observer
 
 SHORTEST, LONGEST = 0.02, 0.2
 """Seconds between two looks: the first ones soon, for the answer is usually near."""
+NAMED = 5
+"""Tables that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,13 @@ class Arrival:
     raw: SourcePosition | None
     seconds: float
     missing: tuple[str, ...] = ()
+    unsettled: tuple[str, ...] = ()
+    """Tables that are behind the position, for they are being copied."""
 
     @property
     def arrived(self) -> bool:
-        """Does `raw` show the wanted position?"""
-        return self.raw is not None and self.raw >= self.wanted
+        """Does `raw` show the wanted position, in every table?"""
+        return not self.missing
 
 
 def wait(
@@ -47,11 +52,14 @@ def wait(
     interval = SHORTEST
     while True:
         shown = _shown(observer) or shown
+        there = shown is not None and shown >= wanted
+        unsettled = _unsettled(observer) if there else None
         spent = clock() - began
-        if shown is not None and shown >= wanted:
+        if unsettled == ():
             return Arrival(wanted, shown, spent)
         if spent >= timeout:
-            return Arrival(wanted, shown, spent, missing(observer, wanted))
+            said = missing(observer, wanted, unsettled or ())
+            return Arrival(wanted, shown, spent, said, unsettled or ())
         pause(min(interval, timeout - spent))
         interval = min(interval * 1.3, LONGEST)
 
@@ -66,9 +74,23 @@ def _shown(observer: Observer) -> SourcePosition | None:
     return offset.source if offset else None
 
 
-def missing(observer: Observer, wanted: SourcePosition) -> tuple[str, ...]:
+def _unsettled(observer: Observer) -> tuple[str, ...] | None:
+    """Tables that are being copied; None while a server is away that knows."""
+    try:
+        return tuple(observer.unsettled())
+    except Transient:
+        observer.close()
+        return None
+
+
+def missing(
+    observer: Observer, wanted: SourcePosition, unsettled: Sequence[str] = ()
+) -> tuple[str, ...]:
     """What stands between the source and `raw`, in words."""
     said: list[str] = []
+    if unsettled:
+        others = f" and {len(unsettled) - NAMED} more" if len(unsettled) > NAMED else ""
+        said.append(f"being copied: {', '.join(unsettled[:NAMED])}{others}")
     for look in (_leg_1, _leg_2):
         try:
             said += look(observer, wanted)

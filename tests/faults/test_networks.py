@@ -40,7 +40,7 @@ def test_a_link_that_is_cut_again_and_again(linked: GetLinked, link: str, seed: 
     dice = random.Random(f"{link}/{seed}")
     the.wait_for_work(10)
     with the.unaided():
-        for _ in range(5):
+        for _ in range(3):
             said = len(_daemon(the, link).output)
             links[link].cut()
             wait_for_word(_daemon(the, link), '"retrying"', said)
@@ -55,7 +55,7 @@ def test_a_link_that_is_cut_in_the_middle_of_a_packet(linked: GetLinked, link: s
     the, links = linked("InnoDB")
     the.asked.set()
     with the.unaided():
-        for _ in range(3):
+        for _ in range(2):
             said = len(_daemon(the, link).output)
             links[link].dribble()  # a piece that is under way is cut within it
             the.wait_for_work(40)
@@ -137,7 +137,7 @@ def test_a_flipped_bit_in_a_binlog_is_found_by_its_checksum(linked: GetLinked, l
     the, links = linked("InnoDB")
     dice = random.Random(link)
     with the.unaided():
-        for _ in range(8):
+        for _ in range(4):
             said, before = len(_daemon(the, link).output), links[link].corrupted
             the.wait_for_work(5)
             with the.at_rest():

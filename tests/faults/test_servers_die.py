@@ -51,7 +51,7 @@ def test_a_server_that_dies_under_load_is_waited_for(trial: GetTrial, name: str,
     dice = random.Random(f"{name}/{seed}")
     (daemon,) = (d for d in the.daemons if d.program == _WHO[name])
     with the.unaided():
-        for _ in range(3):
+        for _ in range(2):
             the.wait_for_work(dice.randint(1, 60))
             said = len(daemon.output)
             _server(the, name).kill()
@@ -137,7 +137,7 @@ def test_the_loaders_connections_may_be_ended_at_any_time(trial: GetTrial) -> No
     the = trial("InnoDB")
     the.asked.set()
     with the.unaided(), the.pipe.sandbox.analytics.connect(autocommit=True) as root:
-        for _ in range(6):
+        for _ in range(4):
             said = len(the.pipe.loader.output)
             wait_until(lambda: _end_connections(root, "loader"), 60, what="a connection")
             wait_for_word(the.pipe.loader, "retrying", said)
@@ -286,7 +286,7 @@ def test_every_session_may_be_killed_at_any_time(trial: GetTrial, name: str) -> 
 def _kill_again_and_again(the: Trial, name: str, command: str) -> None:
     the.asked.set()
     with the.unaided(), closing(_mysql(the, name).connect()) as root, root.cursor() as cursor:
-        for _ in range(6):
+        for _ in range(4):
             wait_until(lambda: _end_sessions(cursor, command), 60, what="a session")
             the.wait_for_work(20)
         the.settle()

@@ -67,11 +67,8 @@ def test_both_daemons_are_seen_awaited_and_end_in_good_order(
     replicator, loader = daemons("replicator.cli"), daemons("loader.cli")
     assert invoke("wait", "--timeout", "60").exit_code == 0
 
-    def streaming() -> bool:
-        (table,) = json.loads(invoke("status", "--json").stdout)["tables"] or [{}]
-        return table.get("raw") == "streaming"
-
-    wait_until(streaming, 30, "patient to stream")
+    (table,) = json.loads(invoke("status", "--json").stdout)["tables"]
+    assert table["raw"] == "streaming"  # a position alone would not have told
     practice.execute("INSERT INTO patient VALUES (3, 'Synthetic-3')")
     answer = invoke("wait", "--json", "--timeout", "30")
     assert json.loads(answer.stdout)["arrived"] is True
@@ -87,13 +84,16 @@ def test_both_daemons_are_seen_awaited_and_end_in_good_order(
 
     (before,) = status["tables"]
     assert before["replica_schema_hash"] == before["raw_schema_hash"] is not None
-    practice.execute("ALTER TABLE patient ADD Note varchar(20) NOT NULL DEFAULT ''")
     practice.execute("RENAME TABLE patient TO patient_old")
-    assert invoke("wait", "--timeout", "30").exit_code == 0
-    standing = {t["name"]: t for t in json.loads(invoke("status", "--json").stdout)["tables"]}
-    assert standing["patient"]["renamed_to"] == "patient_old"
+
+    def stands() -> bool:
+        tables = {t["name"]: t for t in json.loads(invoke("status", "--json").stdout)["tables"]}
+        return tables["patient"].get("renamed_to") == "patient_old"
+
+    wait_until(stands, 30, "the old name to stand")
     assert "was renamed" in invoke("status").stdout.replace("\n", " ")
     practice.execute("RENAME TABLE patient_old TO patient")
+    practice.execute("ALTER TABLE patient ADD Note varchar(20) NOT NULL DEFAULT ''")
     assert invoke("wait", "--timeout", "30").exit_code == 0
     (after,) = (
         table

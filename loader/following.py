@@ -169,7 +169,8 @@ class Follower:
         altered = {n for n in changes.altered if n in known}
         wrong = self._live({n for n in altered if not self._altered(n, changes)})
         if new or wrong:
-            self._load(self._created(new) | wrong)
+            replaced = self._created(new)  # what raw has under the name is the table before it
+            self._load(replaced | wrong, missed=replaced)
 
     def _drop(self, names: list[str]) -> None:
         if not names:

@@ -91,6 +91,13 @@ def _set_aside_and_killed(replica: Replica, harness: Harness) -> None:
     harness.restart()
 
 
+def _replaced(replica: Replica, harness: Harness) -> None:
+    """The table of these rows is gone: the new one's begin behind it."""
+    columns = "(id int PRIMARY KEY, v int)"
+    replica.commit(f"CREATE OR REPLACE TABLE t {columns}")
+    replica.commit("INSERT INTO t VALUES (-1, 8), (3, 3), (4, 4)")
+
+
 @pytest.mark.parametrize(
     "miss",
     [
@@ -100,6 +107,7 @@ def _set_aside_and_killed(replica: Replica, harness: Harness) -> None:
         _position_lost,
         _set_aside,
         _set_aside_and_killed,
+        pytest.param(_replaced, marks=pytest.mark.only_on("mariadb", reason="OR REPLACE")),
     ],
 )
 def test_later_changes_are_not_shown_on_earlier_rows(

@@ -37,10 +37,11 @@ The types are in replicator.sandbox.servers, .postgres, .databases and tests.fix
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from replicator.sandbox import waiting
 
@@ -55,3 +56,10 @@ pytest_plugins = [
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[..., Any]:
     return waiting.wait_until
+
+
+@pytest.fixture(autouse=True)
+def events_go_nowhere_old() -> Iterator[None]:
+    """What a test made of logging ends with it: it may lead to a stream that pytest has closed."""
+    yield
+    structlog.reset_defaults()

@@ -63,7 +63,7 @@ class Readers:
             )
         ) as reader:
             while not self._stop.is_set():
-                for relation in (f"raw.{table}", *(f"public.{v}_{table}" for v in VIEWS)):
+                for relation in (f"raw.{table}", *(f"marts.{v}_{table}" for v in VIEWS)):
                     self._look(reader, relation)
 
     def _look(self, reader: Any, relation: str) -> None:
@@ -104,10 +104,11 @@ def _create(pipe: Pipeline) -> None:
 def _analysts(pipe: Pipeline) -> None:
     """Views, nested, as dbt makes them; an index and a grant of somebody's."""
     raw = pipe.sandbox.analytics_db
+    raw.execute("CREATE SCHEMA marts")
     for table in (*CONVERTED, *ALTERED):
-        raw.execute(f'CREATE VIEW public.of_{table} AS SELECT "Num", "Kind" FROM raw.{table}')
-        raw.execute(f'CREATE VIEW public.over_{table} AS SELECT "Num" FROM public.of_{table}')
-        raw.execute(f'CREATE MATERIALIZED VIEW public.kept_{table} AS SELECT "Num", "Amount"'
+        raw.execute(f'CREATE VIEW marts.of_{table} AS SELECT "Num", "Kind" FROM raw.{table}')
+        raw.execute(f'CREATE VIEW marts.over_{table} AS SELECT "Num" FROM marts.of_{table}')
+        raw.execute(f'CREATE MATERIALIZED VIEW marts.kept_{table} AS SELECT "Num", "Amount"'
                     f" FROM raw.{table}")  # fmt: skip
         raw.execute(f'CREATE INDEX on_{table} ON raw.{table} ("Kind")')
 

@@ -116,13 +116,16 @@ def test_where_coverage_leads_the_kernel_stays_within_its_buffer(
 def test_coverage_leads_further_than_chance(
     fenced: Path, edges: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    """From three small events, with the same dice and the same number of attempts."""
+    """From three small events, with the same dice and the same number of attempts.
+
+    How many edges there are at all depends on the events; how often something new is met does not.
+    """
     seeds = _shortest(corpus, tmp_path, 3)
     found = {
-        how: run_fuzzer(GUIDED, fenced, seeds, str(edges), how, edges=edges, count=3 * ATTEMPTS)
+        how: run_fuzzer(GUIDED, fenced, seeds, str(edges), how, edges=edges, count=ATTEMPTS)
         for how in ("blind", "guided")
     }
-    assert found["guided"]["edges"] > 1.05 * found["blind"]["edges"], found
+    assert found["guided"]["new"] > 1.2 * found["blind"]["new"], found
 
 
 def _shortest(corpus: Path, directory: Path, count: int) -> Path:

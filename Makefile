@@ -33,7 +33,7 @@ setup-matrix: setup ## Fetch MySQL 9.7, MariaDB 11.8 and PostgreSQL 18 into the 
 test-matrix: setup-matrix ## Run the tests on other servers and settings (.ci/matrix); MATRIX="mysql-9.7" narrows
 	@.ci/test-matrix $(MATRIX)
 
-test-matrix-quick: setup-matrix ## The same lines, less of each: what CI has time for (.ci/test-matrix says what)
+test-matrix-quick: setup-matrix ## The same lines, less of each (.ci/test-matrix says what)
 	@.ci/test-matrix quick $(MATRIX)
 
 lint: style types ## Check style, formatting and types

@@ -42,8 +42,13 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from replicator.sandbox import waiting
+
+# How long an example takes says what else the machine does, and nothing of what is tested.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")
 
 pytest_plugins = [
     "tests.fix_servers",

@@ -7,8 +7,7 @@ what and how.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +28,7 @@ from config.errors import (
     ServerBusy,
 )
 from config.logs import configure_logging
-from config.page.site import shown_on
+from config.page.site import served
 from config.records import note_halt
 from config.reloading import reread
 from config.secrecy import run_sealed
@@ -104,33 +103,17 @@ def _reach(settings: Settings, *, patient: bool) -> None:
         return  # it is there, and will be ready soon
 
 
-@contextmanager
-def _shown(settings: Settings, leg: Loader, control: Control) -> Iterator[None]:
-    tuning, other = settings.loader, settings.replicator
-    shown = ShownLoader(settings, leg.standing, control.pause)
-    peer = (other.metrics_host, other.metrics_port)
-    serving = shown_on(tuning.metrics_host, tuning.metrics_port, "loader", shown, peer)
-    try:
-        serving.__enter__()
-    except OSError as error:
-        raise ConfigError(
-            f"LOADER_METRICS_PORT={tuning.metrics_port}: cannot listen on"
-            f" {tuning.metrics_host}: {error.strerror}",
-            "Set LOADER_METRICS_PORT to a free port, or stop what uses it.",
-        ) from None
-    try:
-        yield
-    finally:
-        serving.__exit__(None, None, None)
-        shown.close()
-
-
 def _serve(settings: Settings, env_file: Path) -> None:
     service = ServiceManager.from_environment()
     _reach(settings, patient=service.present)
     leg = Loader(settings)
     control = Control(settings.replication, "loader")
-    with asked_by_signals() as asked, _shown(settings, leg, control), control.watching():
+    with (
+        asked_by_signals() as asked,
+        closing(ShownLoader(settings, leg.standing, control.pause)) as shown,
+        served(settings, "loader", shown),
+        control.watching(),
+    ):
         run(
             leg,
             asked.stop,

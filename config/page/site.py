@@ -12,12 +12,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from typing import Final, Protocol
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from config.errors import ConfigError
 from config.metrics import Kept, Leg
 from config.page import render
 from config.page.account import Account
@@ -25,6 +26,7 @@ from config.page.peer import Cached, ask_peer
 from config.page.plot import SAMPLE_SECONDS, History
 from config.page.render import Wish
 from config.page.server import Answer, serving
+from config.settings import LoaderTuning, ReplicatorTuning, Settings
 
 READY_SECONDS: Final = 60.0
 """How far behind a daemon may be that is called ready."""
@@ -126,3 +128,25 @@ def shown_on(host: str, port: int, leg: Leg, shown: Shown, peer: tuple[str, int]
         finally:
             over.set()
             sampler.join()
+
+
+@contextmanager
+def served(settings: Settings, leg: Leg, shown: Shown) -> Iterator[None]:
+    """Serve a leg's site where the settings say, while inside; ConfigError where that is taken."""
+    legs: dict[Leg, ReplicatorTuning | LoaderTuning] = {
+        "replicator": settings.replicator,
+        "loader": settings.loader,
+    }
+    tuning = legs.pop(leg)
+    (other,) = legs.values()
+    host, port, variable = tuning.metrics_host, tuning.metrics_port, f"{leg.upper()}_METRICS_PORT"
+    with ExitStack() as stack:
+        try:
+            peer = (other.metrics_host, other.metrics_port)
+            stack.enter_context(shown_on(host, port, leg, shown, peer))
+        except OSError as error:
+            raise ConfigError(
+                f"{variable}={port}: cannot listen on {host}: {error.strerror}",
+                f"Set {variable} to a free port, or stop what uses it.",
+            ) from None
+        yield

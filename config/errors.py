@@ -121,6 +121,16 @@ class UnknownEvent(Halt):
     remedy = "Report the event; replicator resync --all goes on behind it."
 
 
+class ColumnsMissing(UnknownEvent):
+    """A row image leaves out columns of `table`: generated ones, which can be made, or others."""
+
+    remedy = "See that the server logs whole rows (binlog_row_image), then resync the table."
+
+    def __init__(self, message: str, hint: str = "", *, table: str = "") -> None:
+        super().__init__(message, hint)
+        self.table = table
+
+
 class StatementFormat(Halt):
     """The source logged row changes as statements, which cannot be applied exactly."""
 

@@ -21,6 +21,7 @@ from config.settings import Settings
 from config.tables import TableRules
 from loader import replica as rep
 from loader import schema, tracking
+from loader.completing import Completer
 from loader.ddl import shapes
 from loader.ddl.evolving import evolve_table
 from loader.ddl.maskwatch import MaskWatch
@@ -41,7 +42,7 @@ from loader.tracking import DROPPED, STREAMING, WAITING
 from loader.types import raw_name
 from loader.writer import Action
 from replicator.binlog.catalog import read_catalog
-from replicator.binlog.position import ReplicaPosition
+from replicator.binlog.position import BinlogPosition, ReplicaPosition
 from replicator.binlog.schema import schema_from_catalog
 from replicator.binlog.transactions import Statement
 
@@ -61,8 +62,10 @@ class Follower:
         connect_copy: Callable[[PostgresConnection], Connections],
         notices: NoticeReader,
         masker: Masker,
+        completer: Completer,
     ) -> None:
         self._settings = settings
+        self._completer = completer
         self._rules = rules
         self._replica = replica
         self._query = query
@@ -135,6 +138,8 @@ class Follower:
         if changes:
             reach("schema.before")
             self._follow(changes, before)
+            self._reload_doubted(changes, statement.position)
+        self._completer.forget()
 
     def _follow(self, changes: TableChanges, before: ReplicaPosition) -> None:
         """Act on a schema change, the batch before it being written.
@@ -171,6 +176,18 @@ class Follower:
         if new or wrong:
             replaced = self._created(new)  # what raw has under the name is the table before it
             self._load(replaced | wrong, missed=replaced)
+
+    def _reload_doubted(self, changes: TableChanges, behind: BinlogPosition) -> None:
+        """Reload tables whose generated columns were worked out as they are only from here on."""
+        doubted = self._completer.doubted(behind)
+        named = {*changes.altered, *changes.created}
+        for before, after in changes.renames:
+            named.add(after)
+            if before in doubted:
+                doubted.add(after)
+        wrong = self._live(doubted & named)
+        if wrong:
+            self._load(wrong)
 
     def _drop(self, names: list[str]) -> None:
         if not names:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from config.errors import UnknownEvent
 from config.tables import TableRules
 from loader import replica as rep
+from loader.completing import Completer, Incompletable
 from loader.decoder import best_decoder
-from loader.lifecycle import Tables
+from loader.lifecycle import Table, Tables
 from loader.masking import Masker
 from loader.notices import NoticeReader, Notices
 from loader.rows import TablePlan, plan_for
@@ -42,8 +43,16 @@ class Transaction:
 class Intake:
     """See the module."""
 
-    def __init__(self, database: str, rules: TableRules, tables: Tables, masker: Masker) -> None:
+    def __init__(
+        self,
+        database: str,
+        rules: TableRules,
+        tables: Tables,
+        masker: Masker,
+        completer: Completer,
+    ) -> None:
         self._database = database
+        self._completer = completer
         self._rules = rules
         self._masker = masker
         self._tables = tables
@@ -97,7 +106,23 @@ class Intake:
                 f"one transaction on the replica holds rows of table {table.name} in two shapes",
                 hint=f"Reload the table: replicator resync {table.name}",
             )
+        if table.name in self._completer.tables:
+            return lambda event: self._take_whole(table, plan, table_map, event)
         return held[1].append
+
+    def _take_whole(self, table: Table, plan: TablePlan, table_map: TableMap, event: bytes) -> None:
+        """Take an event that may leave out generated columns.
+
+        Where they cannot be worked out any more a schema change is on its way in the stream. A
+        copy that is being made will be later than that, or be made again: it knows the row.
+        """
+        try:
+            whole = self._completer.complete(plan, table_map, event)
+        except Incompletable:
+            if not table.loading:
+                raise
+        else:
+            self.open.events[table.name][1].append(whole)
 
     def _plan(self, table_map: TableMap) -> TablePlan | None:
         raw = table_map.raw

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from config.errors import UnknownEvent
+from config.errors import ColumnsMissing, UnknownEvent
 from loader import types, wire
 from loader.masking import reading
 from loader.types import RawColumn
@@ -169,10 +169,11 @@ class PythonDecoder:
         for _ in range(2 if operation == UPDATE else 1):
             present = int.from_bytes(event[at : at + size], "little")
             if present & ((1 << width) - 1) != (1 << width) - 1:
-                raise UnknownEvent(
+                raise ColumnsMissing(
                     f"a row image of table {plan.table} lacks columns",
                     hint="On the replica: SET GLOBAL binlog_row_image = 'FULL'; then"
                     f" replicator resync {plan.table}",
+                    table=plan.table,
                 )
             at += size
         return at

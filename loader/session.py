@@ -18,6 +18,7 @@ import pymysql
 import structlog
 
 from config.connections import (
+    MySQLConnection,
     PostgresConnection,
     answered_within,
     connect_mysql,
@@ -30,6 +31,7 @@ from config.settings import Settings
 from config.tables import TableRules
 from loader import replica as rep
 from loader import starting, tracking
+from loader.completing import Completer
 from loader.ddl import shapes
 from loader.ddl.remasking import check_rules
 from loader.following import Follower
@@ -75,6 +77,7 @@ class Session:
         self._worker: LoadWorker | None = None
         self._stream: AheadStream | None = None
         self._retention: Retention | None = None
+        self._completer = Completer(self._connect_rows, self._database)
 
     @classmethod
     def start(
@@ -85,13 +88,16 @@ class Session:
         *,
         anew: bool = False,
         reload: frozenset[str] = frozenset(),
+        completed: frozenset[str] = frozenset(),
     ) -> Self:
         """Connect, become the only loader, and stand where PostgreSQL says that `raw` is.
 
         `anew`: forget the stored position; every table is reloaded. `reload`: these are.
+        `completed`: tables whose events may leave out generated columns (see `completing`).
         """
         postgres = connect_postgres(settings.analytics, application_name="loader")
         session = cls(settings, rules, postgres, standing or Standing(settings))
+        session._completer.tables = completed
         try:
             session._start(anew=anew, reload=reload)
         except BaseException:
@@ -138,7 +144,7 @@ class Session:
             )
             ledger.write()
         self._standing.opened(offset, self._tables)
-        intake = Intake(self._database, self._rules, self._tables, masker)
+        intake = Intake(self._database, self._rules, self._tables, masker, self._completer)
         intake.notices.seed_streaming(wanted)
         self._follower = Follower(
             self._settings,
@@ -149,6 +155,7 @@ class Session:
             self._connect_copy,
             intake.notices,
             masker,
+            self._completer,
         )
         most_bytes = 2 * self._settings.loader.batch_bytes
         self._taker = Taker(intake, ledger, self._follower, most_bytes, self._open_stream)
@@ -195,9 +202,12 @@ class Session:
             raise
 
     def _connect_copy(self, postgres: PostgresConnection) -> Connections:
+        return Connections(*self._connect_rows(), postgres)
+
+    def _connect_rows(self) -> tuple[MySQLConnection, MySQLConnection]:
+        """To the replica, for rows as bytes and for what is text."""
         server = self._settings.replication
-        rows = connect_mysql(server, **raw_bytes_options())
-        return Connections(rows, connect_mysql(server), postgres)
+        return connect_mysql(server, **raw_bytes_options()), connect_mysql(server)
 
     def _open_stream(self, position: ReplicaPosition) -> None:
         """Read from `position` on."""
@@ -223,6 +233,7 @@ class Session:
             self._retention.stop()
         if self._stream is not None:
             self._stream.close()
+        self._completer.close()
         if self._ledger is not None:
             with suppress(psycopg.Error, OSError):
                 self._ledger.stop()
@@ -294,6 +305,7 @@ class Session:
                 continue
             if event[4] == EventType.FORMAT_DESCRIPTION:
                 self._ledger.enter_file(self._reader.file, event_timestamp(event))
+                self._completer.format_description = event
             change = self._reader.feed(event)
             if change is not None and not self._taker.take(change):
                 return

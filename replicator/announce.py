@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from replicator.batch import binlog_statement
 from replicator.binlog.events import format_description_without_checksums
+from replicator.binlog.rowimage import binlog_statement
 
 
 def announcement(format_description: bytes, *, mariadb: bool) -> Iterator[bytes]:

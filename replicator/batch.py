@@ -15,7 +15,6 @@ table, because a server applies a statement under one set of flags and maps.
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -229,8 +228,3 @@ except ImportError:
 def _with_rows_flags(event: bytes, flags: int) -> bytes:
     at = HEADER_LENGTH + 6
     return event[:at] + flags.to_bytes(2, "little") + event[at + 2 :]
-
-
-def binlog_statement(events: bytes) -> bytes:
-    """The SQL statement that applies these events."""
-    return b"BINLOG '" + binascii.b2a_base64(events, newline=False) + b"'"

@@ -22,10 +22,15 @@ from pymysql.cursors import SSCursor
 
 from config.connections import quote_mysql_identifier as quote
 from config.errors import SchemaDrift
-from replicator.batch import binlog_statement
 from replicator.binlog.catalog import CatalogTable
 from replicator.binlog.resultset import ResultSet
-from replicator.binlog.rowimage import RowImageEncoder, TableLayout, build_table_map, rows_event
+from replicator.binlog.rowimage import (
+    RowImageEncoder,
+    TableLayout,
+    binlog_statement,
+    build_table_map,
+    rows_event,
+)
 from replicator.binlog.rowplan import UNSIGNED, RowPlan
 from replicator.binlog.schema import schema_from_catalog
 from replicator.source import SourceTable

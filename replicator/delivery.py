@@ -20,7 +20,7 @@ import struct
 from typing import Any
 
 from config.driver import understood
-from replicator.batch import binlog_statement
+from replicator.binlog.rowimage import binlog_statement
 
 Command = tuple[int, bytes]
 """A command's number and what follows it in its packet."""

@@ -69,11 +69,15 @@ class Log:
         return found
 
     def format_description(self) -> bytes:
+        return format_description_without_checksums(self.own_description())
+
+    def own_description(self) -> bytes:
+        """The FORMAT_DESCRIPTION event as a stream hands it over."""
         with (self.database.server.data / self.file).open("rb") as file:
             file.seek(_MAGIC)
             data = file.read(4096)
         length = int.from_bytes(data[9:13], "little")
-        return format_description_without_checksums(data[: length - _CHECKSUM])
+        return data[: length - _CHECKSUM]
 
 
 def catalog_of(database: MySQLDatabase, table: str) -> CatalogTable:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.batch import Segment, binlog_statement, merged, merged_python, rewritten_map
+from replicator.batch import Segment, merged, merged_python, rewritten_map
 from replicator.binlog.events import (
     STMT_END_FLAG,
     EventType,
@@ -17,6 +17,7 @@ from replicator.binlog.events import (
     table_id_of,
     with_header,
 )
+from replicator.binlog.rowimage import binlog_statement
 from tests.unit.binlog.hand_made import Log
 
 RELAXED = 4

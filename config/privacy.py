@@ -81,7 +81,7 @@ class PrivacyRules:
 
     def deciding(self, table: str, columns: Iterable[str]) -> dict[str, Rule]:
         """The rule that holds for each of a table's columns, of those that have any."""
-        names = _names_of(table)
+        names = names_of(table)
         found = [
             (column, rule)
             for tables, column, rule in self._compiled
@@ -104,7 +104,7 @@ class PrivacyRules:
         left = [(tables_, column, rule) for tables_, column, rule in self._compiled
                 if not rule.packaged]  # fmt: skip
         for table, columns in tables.items():
-            names, lowered = _names_of(table), [column.lower() for column in columns]
+            names, lowered = names_of(table), [column.lower() for column in columns]
             left = [
                 (tables_, column, rule)
                 for tables_, column, rule in left
@@ -118,7 +118,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile(translate(pattern.lower()))
 
 
-def _names_of(table: str) -> tuple[str, ...]:
+def names_of(table: str) -> tuple[str, ...]:
     """The table's name, and the one that it stands for under a second name."""
     name = table.lower()
     second = _SECOND_NAME.fullmatch(name)

@@ -15,6 +15,7 @@ from fnmatch import translate
 from pathlib import Path
 
 from config.errors import ConfigError
+from config.keeping import KeepingRules, read_keeping
 from config.privacy import PrivacyRules, read_privacy
 
 DEFAULT_TABLES_FILE = Path(__file__).with_name("tables.toml")
@@ -36,6 +37,7 @@ class TableRules:
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ("tempdash*", "tempehrmeasure*")
     privacy: PrivacyRules = field(default_factory=PrivacyRules)
+    keeping: KeepingRules = field(default_factory=KeepingRules)
     _included: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _excluded: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
@@ -64,14 +66,15 @@ def load_table_rules(path: Path) -> TableRules:
 
 
 def _rules(document: Mapping[str, object], path: Path) -> TableRules:
-    known = ("tables", "privacy", "mask")
-    allowed = "[tables], [mask.<table>], and above them privacy"
+    known = ("tables", "privacy", "mask", "table")
+    allowed = "[tables], [mask.<table>], [table.<table>], and above them privacy"
     faults = [_unknown(key, path, allowed) for key in document if key not in known]
     section = document.get("tables", {})
     if not isinstance(section, dict):
         section = {}
         faults.append(f"{path}: tables must be a section, [tables]")
     privacy = read_privacy(document.get("privacy"), document.get("mask"), str(path), faults)
+    keeping = read_keeping(document.get("table"), str(path), faults)
     patterns: dict[str, tuple[str, ...]] = {}
     for key, value in section.items():
         if key not in ("include", "exclude"):
@@ -83,7 +86,7 @@ def _rules(document: Mapping[str, object], path: Path) -> TableRules:
             patterns[key] = tuple(value)
     if faults:
         raise ConfigError("\n".join(faults), f"Mend {path}.", tuple(faults))
-    return TableRules(privacy=privacy, **patterns)
+    return TableRules(privacy=privacy, keeping=keeping, **patterns)
 
 
 def _unknown(key: str, path: Path, allowed: str) -> str:

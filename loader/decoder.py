@@ -10,7 +10,9 @@ from typing import Literal
 
 from config.errors import ConfigError
 from loader.fold import Fold, KeylessFold, PythonFold
+from loader.keeping import keeping_of
 from loader.rows import PythonDecoder, RowDecoder, TablePlan
+from loader.versions import VersionsFold
 
 Choice = Literal["auto", "kernel", "python"]
 
@@ -32,6 +34,9 @@ def new_fold(plan: TablePlan, choice: Choice = "auto") -> Fold | KeylessFold:
     """An empty fold for a table's changes under `plan`."""
     if not plan.key:
         return KeylessFold(plan, best_decoder(choice))
+    keeping = keeping_of(plan.schema)
+    if keeping:
+        return VersionsFold(plan, best_decoder(choice), keeping)
     if choice == "python":
         return PythonFold(plan, PythonDecoder())
     try:

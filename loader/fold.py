@@ -36,11 +36,16 @@ FaultsByKey = dict[bytes, tuple[ValueFault, ...]]
 
 
 class State(NamedTuple):
-    """A key's last state: `row` is its COPY text, None where it was deleted."""
+    """A key's last state: `row` is its COPY text, None where it was deleted.
+
+    `last`: of a deleted key the version before that, with its time, if it is known here.
+    """
 
     key: bytes
     row: bytes | None
     source_ts: bytes
+    last: bytes | None = None
+    last_ts: bytes = b""
 
 
 class Fold(Protocol):

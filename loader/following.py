@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -19,8 +20,8 @@ from config.errors import translated
 from config.failpoints import reach
 from config.settings import Settings
 from config.tables import TableRules
+from loader import history_shape, schema, tracking
 from loader import replica as rep
-from loader import schema, tracking
 from loader.completing import Completer
 from loader.ddl import shapes
 from loader.ddl.evolving import evolve_table
@@ -137,12 +138,13 @@ class Follower:
             self._ledger.advance(statement.position)
         if changes:
             reach("schema.before")
-            self._follow(changes, before)
+            moment = datetime.fromtimestamp(statement.query.timestamp, UTC)
+            self._follow(changes, before, moment.strftime("%Y-%m-%d %H:%M:%S+00"))
             self._reload_doubted(changes, statement.position)
         self._completer.forget()
 
-    def _follow(self, changes: TableChanges, before: ReplicaPosition) -> None:
-        """Act on a schema change, the batch before it being written.
+    def _follow(self, changes: TableChanges, before: ReplicaPosition, moment: str) -> None:
+        """Act on a schema change of this moment on the source, the batch before being written.
 
         What drops or renames tables and changes others too is written in two steps. The first
         is stored with the position `before`: should we die between them the statement comes
@@ -162,17 +164,17 @@ class Follower:
             self._ledger.advance(before)
         with translated(self._settings.analytics.label):
             gone = self._standing.dropped(n for n in changes.dropped if n in known)
-            self._drop(gone)
+            self._drop(gone, moment)
             self._standing.complete()
             if changes.renames:
                 self._notices.seed_streaming(self._standing.renamed(changes.renames))
                 self._predictions.read()
         self._ledger.advance(behind)
-        self._truncate(changes.truncated)
+        self._truncate(changes.truncated, moment)
         created = [n for n in changes.created if not (changes.kept and self._is_there(n))]
         new = [n for n in created if not self._grows(n, changes)]
         altered = {n for n in changes.altered if n in known}
-        wrong = self._live({n for n in altered if not self._altered(n, changes)})
+        wrong = self._live({n for n in altered if not self._altered(n, changes, moment)})
         if new or wrong:
             replaced = self._created(new)  # what raw has under the name is the table before it
             self._load(replaced | wrong, missed=replaced)
@@ -189,18 +191,18 @@ class Follower:
         if wrong:
             self._load(wrong)
 
-    def _drop(self, names: list[str]) -> None:
+    def _drop(self, names: list[str], moment: str | None = None) -> None:
         if not names:
             return
         actions: list[Action] = []
         finished: list[int] = []
         for name in names:
             finished += self._tables.drop(name).take_requests()
-            actions.append(partial(_drop_action, table=name))
+            actions.append(partial(_drop_action, table=name, at=moment))
         self._ledger.write(actions)
         self._ledger.finish(finished)
 
-    def _truncate(self, names: tuple[str, ...]) -> None:
+    def _truncate(self, names: tuple[str, ...], moment: str) -> None:
         for name in names:
             table = self._tables.by_name.get(name)
             if table is None or self._ledger.is_in_copy(table):
@@ -209,7 +211,8 @@ class Follower:
                 continue
             loading = table.loading
             if table.state == STREAMING or loading:
-                self._ledger.write([] if table.hidden else [partial(_empty_action, table=name)])
+                empty = partial(_empty_action, table=name, at=moment)
+                self._ledger.write([] if table.hidden else [empty])
             if loading:
                 self._load({name})
 
@@ -251,7 +254,7 @@ class Follower:
         live = {n for n in names if self._tables.get(n).state not in (WAITING, DROPPED)}
         return {n for n in live if not self._ledger.is_in_copy(self._tables.get(n))}
 
-    def _altered(self, name: str, changes: TableChanges) -> bool:
+    def _altered(self, name: str, changes: TableChanges, moment: str) -> bool:
         """Do to a raw table what an ALTER did to its table; False where it must be reloaded."""
         table, actions = self._tables.get(name), changes.alteration
         if actions == () or self._standing.altered(name, rows_changed=changes.rows_changed):
@@ -264,7 +267,8 @@ class Follower:
             return False  # its rows' old versions may have been changed in ways of their own
         catalog = self._masker.schema(schema_from_catalog(found)) if found else None
         with translated(self._settings.analytics.label):
-            done = evolve_table(self._ledger.postgres, name, actions, catalog, self._masker)
+            postgres = self._ledger.postgres
+            done = evolve_table(postgres, name, actions, catalog, self._masker, moment)
         if done:
             reach("schema.altered")
             table.writer = None
@@ -334,7 +338,9 @@ class Follower:
         self._ledger.finish(finished)
 
 
-def _drop_action(connection: PostgresConnection, table: str) -> None:
+def _drop_action(connection: PostgresConnection, table: str, at: str | None) -> None:
+    """The table is gone, `at` a moment that may be known; its history stays."""
+    history_shape.close_all(connection, raw_name(table), at, exact=at is not None)
     schema.drop_helpers(connection, helpers_of(table))
     schema.drop_table(connection, raw_name(table))
     reach("schema.dropped")
@@ -345,8 +351,15 @@ def _drop_action(connection: PostgresConnection, table: str) -> None:
     tracking.forget_dropped(connection)
 
 
-def _empty_action(connection: PostgresConnection, table: str) -> None:
-    schema.empty_table(connection, raw_name(table))
+def _empty_action(connection: PostgresConnection, table: str, at: str) -> None:
+    """No row is left on the source; where deleted rows are kept they go on being in `raw`."""
+    place = raw_name(table)
+    found = schema.read_tables(connection, [place]).get(place)
+    if found is not None and found.soft:
+        schema.mark_all(connection, place, at)
+    else:
+        schema.empty_table(connection, place)
+        tracking.clear_all_exceptions(connection, table)
+    history_shape.close_all(connection, place, at, exact=True)
     reach("schema.emptied")
-    tracking.clear_all_exceptions(connection, table)
     entries.clear_all(connection, table)

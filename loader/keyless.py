@@ -11,6 +11,7 @@ from config.connections import PostgresConnection
 from config.failpoints import reach
 from loader import schema, tracking
 from loader.ddl import altering, shapes
+from loader.ddl.rekeeping import settle_history
 from loader.ddl.remasking import settle_masks
 from loader.load.carefully import CarefulCopy
 from loader.load.reload import Copier, Snapshot, shape_of
@@ -42,7 +43,9 @@ def load_keyless(copier: Copier, postgres: PostgresConnection, table: str) -> Sn
     rows = _fill(copier, postgres, name, table_schema, opened)
     tracking.rename_exceptions(postgres, name, table)
     tracking.set_watermark(postgres, table, opened.mark.position if opened.mark else None)
-    settle_masks(postgres, table, table_schema)
+    before = shapes.read(postgres, table)
+    settle_masks(postgres, table, before, table_schema)
+    settle_history(postgres, table, before, table_schema, None)
     tracking.note_loaded(postgres, table, rows, table_schema.hash)
     shapes.store(postgres, table_schema)
     reach("load.keyless")

@@ -1,6 +1,8 @@
 """Masked columns: a table's schema in, the same with its masks out; a value's reader in, a masked
 one out.
 
+What is kept of a table's deleted rows (`keeping`) is put into its schema here as well.
+
 A `MaskedColumn` is a column that says what becomes of its values. It is made in one place,
 `Masker.schema`, through which every schema passes that the loader reads, from a table map or
 from the catalog. All that follows from a schema follows from the masks too: the column's type
@@ -27,9 +29,11 @@ from functools import cached_property, partial
 from typing import Final
 
 from config.errors import ConfigError
+from config.keeping import Keeping
 from config.privacy import DROP, HASH, PREFIX, REDACT, YEAR, Mask, PrivacyRules
 from config.settings import Settings
 from config.tables import TableRules
+from loader.keeping import NOTHING, faults_of, keeping_of, kept_for, with_keeping
 from loader.values import Faults, TextOf, ValueFault, escaped, unescaped
 from replicator.binlog.schema import Column, TableSchema
 
@@ -75,7 +79,7 @@ def kept(schema: TableSchema) -> TableSchema:
     columns = tuple(column for column in schema.columns if not is_dropped(column))
     places = {column.name: place for place, column in enumerate(columns)}
     key = tuple(places[schema.columns[index].name] for index in schema.primary_key)
-    return TableSchema(schema.name, columns, key)
+    return replace(schema, columns=columns, primary_key=key)
 
 
 def bare(column: Column) -> Column:
@@ -100,26 +104,53 @@ class Masker:
             )
         self._carries = rules.carries
         self._rules: PrivacyRules = rules.privacy
+        self._keeping = rules.keeping
         self._key = _keyring.add(key) if key is not None else ""
 
     def __bool__(self) -> bool:
-        return bool(self._rules)
+        return bool(self._rules) or bool(self._keeping)
 
     def schema(self, schema: TableSchema) -> TableSchema:
-        """A table's schema with its masks; raises ConfigError."""
-        faults = self.faults(schema)
-        if faults:
-            raise _cannot(faults)
-        return self._masked(schema)
+        """A table's schema with its masks, and what is kept of it; raises ConfigError."""
+        return self.schemas({schema.name: schema})[schema.name]
 
     def schemas(self, found: Mapping[str, TableSchema]) -> dict[str, TableSchema]:
         """`schema` for each of them; one error for all."""
-        if not self._rules:
+        if not self:
             return dict(found)
         faults = [fault for schema in found.values() for fault in self.faults(schema)]
         if faults:
             raise _cannot(faults)
-        return {name: self._masked(schema) for name, schema in found.items()}
+        unkept = [fault for schema in found.values() for fault in self.unkept(schema)]
+        if unkept:
+            raise _cannot_keep(unkept)
+        return {
+            name: with_keeping(self._masked(schema), self.keeping(schema))
+            for name, schema in found.items()
+        }
+
+    def keeping(self, schema: TableSchema) -> Keeping:
+        """What the rules keep of a table."""
+        if not self._keeping or not schema.primary_key or not self._carries(schema.name):
+            return NOTHING
+        return self._keeping.keeping(schema.name)
+
+    def is_keyless(self, schema: TableSchema) -> bool:
+        """Would the rules keep more of the table, had it a key?"""
+        wanted = self._carries(schema.name) and self._keeping.keeping(schema.name)
+        return bool(wanted) and not schema.primary_key
+
+    def unkept(self, schema: TableSchema) -> list[str]:
+        """Why the rules of [table.…] cannot hold for this table."""
+        name = schema.name
+        if not self._keeping or not self._carries(name):
+            return []
+        wanted = self._keeping.keeping(name)
+        found = faults_of(schema, wanted, by_name=self._keeping.names(name))
+        base = kept_for(name)
+        if base is not None and self._carries(base) and self._keeping.keeping(base).history:
+            found.append(f"{name}: the history of {base} has this name in raw")
+        return found
 
     def masks(self, table: str, columns: Iterable[str]) -> dict[str, Mask]:
         """The masks of columns of these names."""
@@ -131,6 +162,14 @@ class Masker:
         }
 
     def differs(self, schema: TableSchema) -> bool:
+        """Has the schema other masks than the rules give it, or is something else kept of it?"""
+        return self.masks_differ(schema) or self.keeping_differs(schema)
+
+    def keeping_differs(self, schema: TableSchema) -> bool:
+        """Do the rules keep something else of the table?"""
+        return self._carries(schema.name) and self.keeping(schema) != keeping_of(schema)
+
+    def masks_differ(self, schema: TableSchema) -> bool:
         """Has the schema other masks than the rules give it?"""
         if not self._carries(schema.name):
             return False
@@ -164,9 +203,9 @@ class Masker:
         return found
 
     def idle(self, schemas: Collection[TableSchema]) -> list[str]:
-        """Rules of tables.toml that match no column there is."""
+        """Rules of tables.toml that match no column, or no table, there is."""
         names = {s.name: [c.name for c in s.columns] for s in schemas if self._carries(s.name)}
-        return [str(rule) for rule in self._rules.idle(names)]
+        return [*map(str, self._rules.idle(names)), *self._keeping.idle(list(names))]
 
 
 def masker_of(settings: Settings, rules: TableRules) -> Masker:
@@ -183,6 +222,16 @@ def _cannot(faults: list[str]) -> ConfigError:
         ),
         'Give these columns another mask in [mask.<table>], or "keep"; the last rule that matches'
         " holds. Nothing of these tables was written.",
+        tuple(faults),
+    )
+
+
+def _cannot_keep(faults: list[str]) -> ConfigError:
+    told = "".join(f"\n  - {fault}" for fault in faults)
+    return ConfigError(
+        f"tables.toml: of these tables nothing more can be kept than the source has:{told}",
+        'Behind the rule that asks for it say [table.<table>] deletes = "hard", history = false,'
+        " or exclude the table. Nothing of these tables was written.",
         tuple(faults),
     )
 

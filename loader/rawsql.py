@@ -7,16 +7,30 @@ columns are named, so that the order of the columns in `raw` does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from psycopg import sql
 
 from config.connections import PostgresConnection
-from loader.schema import STAGE, TOUCHED, RawTable, helper_name, quoted
+from loader.keeping import DELETED_AT
+from loader.schema import (
+    LOADED_AT,
+    MARK,
+    SOURCE_TS,
+    STAGE,
+    TOUCHED,
+    RawTable,
+    column_definition,
+    helper_name,
+    quoted,
+)
 from loader.types import raw_name
 
-LOADED_AT, SOURCE_TS = "_loaded_at", "_source_ts"
+__all__ = [
+    "LOADED_AT", "SOURCE_TS", "Stage", "Statements", "Target", "create_touched", "same_key",
+    "spelled_safely",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +70,21 @@ class Statements:
         self._table = sql.Identifier(target.raw)
         self._touched = sql.Identifier(target.touched)
         # In statements with parameters psycopg reads every per cent sign as a placeholder's.
-        self._safe_table = _safe(target.raw)
-        self._safe_touched = _safe(target.touched)
-        self._row = (*shape.names, SOURCE_TS)
+        self._safe_table = spelled_safely(target.raw)
+        self._safe_touched = spelled_safely(target.touched)
+        self._row = shape.carried
         self._state = ("_key", "_deleted", *self._row)
         self.rows = Stage(helper_name(STAGE, target.table), self._row, target.raw)
-        self.keys = Stage(helper_name(f"{STAGE}keys_", target.table), shape.key, target.raw)
+        keys = (*shape.key, DELETED_AT) if shape.soft else shape.key
+        self.keys = Stage(helper_name(f"{STAGE}keys_", target.table), keys, target.raw)
         self.states = Stage(
             helper_name(f"{STAGE}touched_", target.table), self._state, target.touched
         )
         self.upsert = self._text(self._upsert())
-        self.delete = self._text(self._delete())
-        self.touch = self._text(self._touch())
+        self.delete = self._text(self._mark() if shape.soft else self._delete())
+        self.erase = self._text(self._delete())
+        self.touch = self._text(self._touch(self._touched_again(spelled_safely)))
+        self.touch_erased = self._text(self._touch(_excluded(map(spelled_safely, self._state[1:]))))
         self.touch_name = self._text(
             sql.SQL(
                 "INSERT INTO {} (_key, _deleted) VALUES (%s, true) ON CONFLICT DO NOTHING"
@@ -97,9 +114,13 @@ class Statements:
         )
 
     def _delete(self) -> sql.Composed:
+        """Take a row away; one that is kept for it is marked stays."""
         if self.shape.key:
-            return sql.SQL("DELETE FROM {} WHERE {}").format(
-                self._safe_table, _equal_to_parameters(self.shape.key, "=")
+            spare = sql.SQL(" AND {} IS NULL").format(sql.Identifier(DELETED_AT))
+            return sql.SQL("DELETE FROM {} WHERE {}{}").format(
+                self._safe_table,
+                _equal_to_parameters(self.shape.key, "="),
+                spare if self.shape.soft else sql.SQL(""),
             )
         return sql.SQL(
             "DELETE FROM {} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {} WHERE {} LIMIT %s))"
@@ -109,16 +130,46 @@ class Statements:
             _equal_to_parameters(self.shape.names, "IS NOT DISTINCT FROM"),
         )
 
-    def _touch(self) -> sql.Composed:
-        """Record a key's last state: key text, deleted or not, all columns, source time."""
-        spelled = [_safe(n) for n in self._state]
+    def _mark(self) -> sql.Composed:
+        """Mark a row as deleted: its key, then when. What is marked stays as it was."""
+        at = sql.Identifier(DELETED_AT)
         return sql.SQL(
-            "INSERT INTO {} ({}) VALUES ({}) ON CONFLICT (_key) DO UPDATE SET {}"
+            "UPDATE {} SET {} = %s, {} = statement_timestamp() WHERE {} IS NULL AND {}"
+        ).format(
+            self._safe_table,
+            at,
+            sql.Identifier(LOADED_AT),
+            at,
+            _equal_to_parameters(self.shape.key, "="),
+        )
+
+    def _touch(self, again: sql.Composed) -> sql.Composed:
+        """Record a key's last state: key text, deleted or not, all columns, source time."""
+        spelled = [spelled_safely(n) for n in self._state]
+        return sql.SQL(
+            "INSERT INTO {} AS x ({}) VALUES ({}) ON CONFLICT (_key) DO UPDATE SET {}"
         ).format(
             self._safe_touched,
             sql.SQL(", ").join(spelled),
             sql.SQL(", ").join([sql.Placeholder()] * len(spelled)),
-            _excluded(spelled[1:]),
+            again,
+        )
+
+    def _touched_again(self, spell: Callable[[str], sql.Identifier]) -> sql.Composed:
+        """What becomes of a key that was touched before.
+
+        Where deleted rows are kept a deletion leaves the row that is there: see `create_touched`.
+        """
+        if not self.shape.soft:
+            return _excluded(map(spell, self._state[1:]))
+        row = sql.SQL(", ").join(
+            sql.SQL("{} = CASE WHEN EXCLUDED._deleted THEN x.{} ELSE EXCLUDED.{} END").format(
+                spell(n), spell(n), spell(n)
+            )
+            for n in (*self.shape.names, SOURCE_TS)
+        )
+        return sql.SQL("_deleted = x._deleted AND EXCLUDED._deleted, {}, {}").format(
+            _excluded([spell(DELETED_AT)]), row
         )
 
     def _staged_upsert(self) -> sql.Composed:
@@ -133,7 +184,21 @@ class Statements:
         return head + self._on_conflict() if self.shape.key else head
 
     def _staged_delete(self) -> sql.Composed:
-        """The raw rows whose keys are staged out of it."""
+        """The raw rows whose keys are staged out of it, or marked."""
+        if self.shape.soft:
+            at = sql.Identifier(DELETED_AT)
+            return sql.SQL(
+                "UPDATE {} AS r SET {} = s.{}, {} = statement_timestamp() FROM {} AS s"
+                " WHERE {} AND r.{} IS NULL"
+            ).format(
+                self._table,
+                at,
+                at,
+                sql.Identifier(LOADED_AT),
+                _temporary(self.keys),
+                same_key(self.shape.key, "r", "s"),
+                at,
+            )
         return sql.SQL("DELETE FROM {} AS r USING {} AS s WHERE {}").format(
             self._table, _temporary(self.keys), same_key(self.shape.key, "r", "s")
         )
@@ -141,13 +206,13 @@ class Statements:
     def _staged_touch(self) -> sql.Composed:
         """Everything staged into the touched table."""
         return sql.SQL(
-            "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT (_key) DO UPDATE SET {}"
+            "INSERT INTO {} AS x ({}) SELECT {} FROM {} ON CONFLICT (_key) DO UPDATE SET {}"
         ).format(
             self._touched,
             quoted(self._state),
             quoted(self._state),
             _temporary(self.states),
-            _excluded(map(sql.Identifier, self._state[1:])),
+            self._touched_again(sql.Identifier),
         )
 
 
@@ -185,19 +250,19 @@ def _excluded(names: Iterable[sql.Identifier]) -> sql.Composed:
     return sql.SQL(", ").join(sql.SQL("{} = EXCLUDED.{}").format(n, n) for n in names)
 
 
-def _safe(name: str) -> sql.Identifier:
+def spelled_safely(name: str) -> sql.Identifier:
     """An identifier for a statement with parameters."""
     return sql.Identifier(name.replace("%", "%%"))
 
 
 def _percent_safe(names: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(_safe, names))
+    return sql.SQL(", ").join(map(spelled_safely, names))
 
 
 def _equal_to_parameters(names: Iterable[str], operator: str) -> sql.Composed:
     word = sql.SQL(operator)
     return sql.SQL(" AND ").join(
-        sql.SQL("{} {} {}").format(_safe(n), word, sql.Placeholder()) for n in names
+        sql.SQL("{} {} {}").format(spelled_safely(n), word, sql.Placeholder()) for n in names
     )
 
 
@@ -209,10 +274,15 @@ def same_key(key: Iterable[str], left: str, right: str) -> sql.Composed:
 
 
 def create_touched(connection: PostgresConnection, target: Target, shape: RawTable) -> None:
-    """Create the table of touched keys where it is missing."""
-    columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.type)) for c in shape.columns
-    )
+    """Create the table of touched keys where it is missing.
+
+    `_deleted` says that the key's row is not to be had. In a table that keeps deleted rows it
+    has a time of deletion: whatever version of the row is at hand is the last one. Where
+    `_deleted` is false and there is such a time, the row is here, and deleted. Without
+    a time the key is to have no row at all (the quarantine has it).
+    """
+    closing = [MARK] if shape.soft else []
+    columns = sql.SQL(", ").join(map(column_definition, (*shape.columns, *closing)))
     connection.execute("SET LOCAL client_min_messages = warning")
     connection.execute(
         sql.SQL(

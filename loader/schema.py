@@ -16,6 +16,7 @@ import structlog
 from psycopg import sql
 
 from config.connections import PostgresConnection
+from loader.keeping import DELETED_AT
 from loader.types import CLOSING_COLUMNS, MAX_NAME_BYTES, RawColumn, shortened
 
 log = structlog.get_logger()
@@ -23,21 +24,31 @@ log = structlog.get_logger()
 RETIRED_MARK = "Retired by the loader"
 """How the comment of a column begins that only views keep in `raw` (see `altering`)."""
 
+LOADED_AT, SOURCE_TS = (name for name, _ in CLOSING_COLUMNS)
+MARK = RawColumn(DELETED_AT, "timestamp with time zone")
+
 LOAD, RELOAD, TOUCHED, STAGE = "_load_", "_reload_", "_touched_", "_stage_"
 """Prefixes of the helper tables that accompany a table while it is loaded or written."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawTable:
-    """A table's columns without the closing two, and its key columns in key order."""
+    """A table's columns without the closing ones, and its key columns in key order."""
 
     columns: tuple[RawColumn, ...]
     key: tuple[str, ...]
+    soft: bool = False
+    """Do deleted rows stay, marked in a third closing column?"""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Column names in order."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """What goes with a row from table to table: all but when it was written here."""
+        return (*self.names, SOURCE_TS, *((DELETED_AT,) if self.soft else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +61,12 @@ class TableDiff:
     key_changed: bool = False
     unsafe: tuple[str, ...] = field(default=())
     """Of `retyped`, those whose present values may not survive the change of type."""
+    soft: bool | None = None
+    """Are deleted rows to stay from now on, or not any more? None: as before."""
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.dropped or self.retyped or self.key_changed)
+        changed = self.added or self.dropped or self.retyped or self.key_changed
+        return bool(changed) or self.soft is not None
 
     @property
     def in_place(self) -> bool:
@@ -70,15 +84,22 @@ def diff(current: RawTable, wanted: RawTable) -> TableDiff:
         dropped=tuple(name for name in have if name not in want),
         retyped=retyped,
         key_changed=current.key != wanted.key,
-        unsafe=tuple(c.name for c in retyped if not _widens(have[c.name], c.type)),
+        soft=wanted.soft if wanted.soft != current.soft else None,
+        unsafe=tuple(c.name for c in retyped if not widens(have[c.name], c.type)),
     )
+
+
+def fits(change: TableDiff) -> bool:
+    """Can rows of the wanted shape be written as it is? What there is beyond that stays empty."""
+    changed = change.added or change.retyped or change.key_changed
+    return not changed and change.soft is None
 
 
 _INTEGERS = ("smallint", "integer", "bigint", "numeric(20,0)")
 _FLOATS = ("real", "double precision")
 
 
-def _widens(old: str, new: str) -> bool:
+def widens(old: str, new: str) -> bool:
     """Does every value of `old` stay the same in `new`?"""
     for ladder in (_INTEGERS, _FLOATS):
         if old in ladder and new in ladder:
@@ -131,17 +152,21 @@ def read_tables(connection: PostgresConnection, names: Iterable[str]) -> dict[st
     """Those of the named raw tables that exist, in one query."""
     columns: dict[str, list[RawColumn]] = {}
     keys: dict[str, list[tuple[int, str]]] = {}
+    soft: set[str] = set()
     closing = {name for name, _ in CLOSING_COLUMNS}
     for table, name, kind, place in connection.execute(_READ, [list(names)]):
         columns.setdefault(table, [])
         keys.setdefault(table, [])
         if name in closing:
             continue
+        if (name, kind) == (MARK.name, MARK.type):
+            soft.add(table)
+            continue
         columns[table].append(RawColumn(name, kind))
         if place >= 0:
             keys[table].append((place, name))
     return {
-        table: RawTable(tuple(found), tuple(name for _, name in sorted(keys[table])))
+        table: RawTable(tuple(found), tuple(name for _, name in sorted(keys[table])), table in soft)
         for table, found in columns.items()
     }
 
@@ -158,7 +183,8 @@ def create_table(
         "_loaded_at timestamp with time zone DEFAULT statement_timestamp(),"
         " _source_ts timestamp with time zone"
     )
-    definition = sql.SQL(", ").join([*map(column_definition, wanted.columns), closing])
+    mark = [column_definition(MARK)] if wanted.soft else []
+    definition = sql.SQL(", ").join([*map(column_definition, wanted.columns), closing, *mark])
     connection.execute(
         sql.SQL("CREATE {}TABLE {} ({})").format(kind, sql.Identifier(name), definition)
     )
@@ -230,6 +256,36 @@ def dependants(connection: PostgresConnection, table: str, column: str | None = 
 def empty_table(connection: PostgresConnection, table: str) -> None:
     """Delete every row, as TRUNCATE did on the source, but without locking readers out."""
     connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+
+
+def marking(table: sql.Identifier, alias: str, at: sql.Composable) -> sql.Composed:
+    """`UPDATE table AS alias SET …`, which marks rows as deleted at `at`; the rest is to come."""
+    return sql.SQL("UPDATE {} AS {} SET {} = {}, {} = statement_timestamp()").format(
+        table,
+        sql.Identifier(alias),
+        sql.Identifier(DELETED_AT),
+        at,
+        sql.Identifier(LOADED_AT),
+    )
+
+
+def mark_all(connection: PostgresConnection, table: str, at: str | None) -> int:
+    """Mark every row as deleted at `at` (None: now) that is not marked yet; how many."""
+    marked = sql.SQL(" WHERE r.{} IS NULL").format(sql.Identifier(DELETED_AT))
+    statement = marking(sql.Identifier(table), "r", moment(at)) + marked
+    return connection.execute(statement).rowcount
+
+
+def moment(at: str | None) -> sql.Composable:
+    """A source's commit time, as text in UTC, for a statement; now where there is none."""
+    return sql.SQL("{}::timestamptz").format(at) if at else sql.SQL("statement_timestamp()")
+
+
+def live(shape: RawTable, alias: str) -> sql.Composable:
+    """` AND …`: of rows that the source still has."""
+    if not shape.soft:
+        return sql.SQL("")
+    return sql.SQL(" AND {} IS NULL").format(sql.Identifier(alias, DELETED_AT))
 
 
 def drop_table(connection: PostgresConnection, table: str) -> bool:

@@ -165,6 +165,7 @@ class Session:
             self._settings.replication.label,
             self._settings.loader.copy_connections,
             masker=masker,
+            analytics=self._settings.analytics.label,
         )
         self._open_stream(offset.replica)
         self._retention = Retention(
@@ -271,7 +272,7 @@ class Session:
             self._standing.caught_up(heard, ledger.offset)
         else:
             ledger.offer()
-        self._standing.stream, self._standing.offset = self._stream, ledger.committed
+        self._standing.link.stream, self._standing.offset = self._stream, ledger.committed
         if self._retention is not None and ledger.committed is not None:
             self._retention.passed(ledger.committed.replica, ledger.committed.created)
         self._worker.submit(self._tables.take_wanted())

@@ -14,6 +14,7 @@ from config.tables import TableRules
 from loader import replica as rep
 from loader import schema, tracking
 from loader.ddl.drift import drifted
+from loader.ddl.rekeeping import rekeep
 from loader.ddl.remasking import remasked
 from loader.ddl.statements import Replica, version_number
 from loader.lifecycle import Tables
@@ -95,6 +96,9 @@ def restore_tables(
         for name, status in statuses.items()
         if status.state in (LOADING, RELOADING) or (everything and status.state == STREAMING)
     }
+    if not everything:
+        offset = tracking.read_offset(postgres)
+        rekeep(postgres, statuses, masker, offset.source_ts if offset else None)
     again |= (reload & set(statuses)) | drifted(postgres, statuses)
     again |= remasked(postgres, statuses, masker)
     fresh = {

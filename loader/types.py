@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from config.errors import SchemaDrift
 from config.privacy import HASH
+from loader.keeping import DELETED_AT
 from loader.masking import is_dropped, mask_of
 from replicator.binlog.schema import Column, TableSchema
 
@@ -20,7 +21,10 @@ CLOSING_COLUMNS = (
     ("_loaded_at", "timestamp with time zone"),
     ("_source_ts", "timestamp with time zone"),
 )
-"""Every raw table ends with these: when the row was written here, when the source committed it."""
+"""Every raw table ends with these: when the row was written here, when the source committed it.
+
+A table that keeps deleted rows has `DELETED_AT` behind them.
+"""
 
 _FIXED = {
     "year": "smallint",
@@ -102,7 +106,7 @@ def raw_columns(schema: TableSchema) -> tuple[RawColumn, ...]:
 MAX_NAME_BYTES = 63
 _DIGEST_BYTES = 9
 _KEPT_NAMES = frozenset(
-    {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", "_key", "_deleted"}
+    {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", "_key", "_deleted", DELETED_AT}
     | {name for name, _ in CLOSING_COLUMNS}
 )
 """Columns that PostgreSQL, or we, give to tables that we make."""

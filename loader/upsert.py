@@ -26,17 +26,20 @@ import psycopg
 from config.connections import PostgresConnection
 from config.failpoints import reach
 from config.metrics import CONFLICTS
-from loader import schema, tracking
+from loader import recording, schema, tracking
 from loader.batch import AnyFold
 from loader.fold import CHANGED, FRESH, GONE, KeylessFold, State, blocks
+from loader.keeping import keeping_of
 from loader.quarantine.entries import row_name
 from loader.quarantine.parts import KeyedRows, Keyless, Writable
 from loader.quarantine.refusals import pipeline
 from loader.rawsql import LOADED_AT, SOURCE_TS, Statements, Target, same_key
+from loader.recording import Recorder
 from loader.schema import RawTable
 from loader.staging import Stages
 from loader.types import raw_name
-from loader.values import ValueFault, escaped, fields_of
+from loader.values import NULL, ValueFault, escaped, fields_of
+from loader.versions import Versions, versions_of
 from replicator.binlog.position import SourcePosition
 
 __all__ = ["LOADED_AT", "SOURCE_TS", "FoldWriter", "blocks", "exception_key", "same_key"]
@@ -54,7 +57,8 @@ class FoldWriter:
     """Writes one table's folds; one for each table and plan, kept between batches.
 
     `stamps_itself`: the raw table gives `_loaded_at` to rows that come without one.
-    `schema_hash` is the plan's: to work it out takes longer than to write a row.
+    `schema_hash` is the plan's: to work it out takes longer than to write a row. `recorder`
+    has the table's history, where one is kept.
     """
 
     def __init__(
@@ -66,12 +70,14 @@ class FoldWriter:
         *,
         schema_hash: str,
         stamps_itself: bool,
+        recorder: Recorder | None = None,
     ) -> None:
         self.schema_hash = schema_hash
         self.shape = shape
         self._connection = connection
         self._stages = stages
         self._target = target
+        self._recorder = recorder
         self._sql = Statements(connection, target, shape)
         self._straight = stamps_itself and not target.into_touched
 
@@ -82,7 +88,9 @@ class FoldWriter:
 
     def is_small(self, fold: Writable) -> bool:
         """May the fold go by prepared statements in a pipeline?"""
-        return fold.size <= FEW_ROWS and fold.held_bytes <= SMALL_BYTES
+        versions = versions_of(fold)
+        few = versions is None or len(versions.all) <= recording.FEW
+        return few and fold.size <= FEW_ROWS and fold.held_bytes <= SMALL_BYTES
 
     def write(self, fold: Writable) -> None:
         """Write now, and new keys' rows like any others."""
@@ -101,11 +109,47 @@ class FoldWriter:
         if self._target.into_raw:
             for state in states:
                 if state.row is None:
-                    self._send(self._sql.delete, _parameters(state.key))
+                    self._send_gone(state)
             for state in states:
                 if state.row is not None:
-                    self._send(self._sql.upsert, [*_parameters(state.row), _ts(state.source_ts)])
+                    self._send(self._sql.upsert, self._values(state))
         self.write_touched(fold)
+        versions = versions_of(fold)
+        if self._recorder is not None and versions is not None:
+            self._recorder.write_small(versions)
+
+    def _send_gone(self, state: State) -> None:
+        key = _parameters(state.key)
+        if not self.shape.soft:
+            self._send(self._sql.delete, key)
+        elif state.last is None:
+            self._send(self._sql.delete, [_deleted_at(state).decode(), *key])
+        else:
+            self._send(self._sql.upsert, self._values(state))
+
+    def _values(self, state: State) -> list[str | int | None]:
+        """A row, or a deleted one's last version, with all that goes with it."""
+        row, stamp = (state.row, state.source_ts) if state.row is not None else state[3:]
+        values = [*_parameters(row or b""), _ts(stamp)]
+        if self.shape.soft:
+            values.append(None if state.row is not None else _deleted_at(state).decode())
+        return values
+
+    def erase(self, state: State) -> None:
+        """Let a key have no row that the source is said to have; what is marked stays."""
+        with pipeline(self._connection):
+            if self._target.into_raw:
+                self._send(self._sql.erase, _parameters(state.key))
+            self.touch_erased(state)
+
+    def touch_erased(self, state: State) -> None:
+        """Tell the touched table, where there is one, that a key has no row."""
+        if self._target.into_touched:
+            values = _parameters(self._whole_row(state))
+            name = row_name(state.key, has_key=True)
+            marked = [None] if self.shape.soft else []
+            parameters = [name, True, *values, _ts(state.source_ts), *marked]
+            self._send(self._sql.touch_erased, parameters)
 
     def write_touched(self, fold: KeyedRows) -> None:
         """Tell the touched table, where there is one, what became of a few keys."""
@@ -120,9 +164,13 @@ class FoldWriter:
                 self._send(self._sql.touch_name, [row_name(key, has_key=True)])
 
     def _touch_parameters(self, state: State) -> list[str | int | None]:
-        values = _parameters(self._whole_row(state))
         name = row_name(state.key, has_key=True)
-        return [name, state.row is None, *values, _ts(state.source_ts)]
+        if state.row is not None or (self.shape.soft and state.last is not None):
+            return [name, False, *self._values(state)]
+        values = _parameters(self._whole_row(state))
+        if not self.shape.soft:
+            return [name, True, *values, _ts(state.source_ts)]
+        return [name, True, *values, None, _deleted_at(state).decode()]
 
     def _whole_row(self, state: State) -> bytes:
         """A deleted row's key columns, the others NULL; any other row as it is."""
@@ -156,7 +204,9 @@ class FoldWriter:
         if isinstance(fold, Keyless):
             self._copy_copies(fold)
             return
-        if self._target.into_raw:
+        if self._target.into_raw and self.shape.soft:
+            self._write_kept(fold)
+        elif self._target.into_raw:
             if fold.count(GONE):
                 self._stages.fill(self._sql.keys, fold.lines(GONE))
                 self._connection.execute(self._sql.staged_delete)
@@ -170,6 +220,32 @@ class FoldWriter:
         if self._target.into_touched:
             self._stages.fill(self._sql.states, blocks(self._touched_lines(fold)))
             self._connection.execute(self._sql.staged_touch)
+        versions = versions_of(fold)
+        if versions is not None:
+            self.record(versions)
+
+    def record(self, versions: Versions) -> None:
+        """Write versions into the table's history, where one is kept."""
+        if self._recorder is not None and versions.all:
+            self._recorder.write_large(versions)
+
+    def _write_kept(self, fold: KeyedRows) -> None:
+        """Mark deleted keys; those whose last version is new here come before the live rows.
+
+        In this order what a unique index of an analyst's asks of live rows holds all the time.
+        """
+        states = list(fold.states())
+        known = [s for s in states if s.row is None and s.last is not None]
+        marked = [s for s in states if s.row is None and s.last is None]
+        live = [s for s in states if s.row is not None]
+        if marked:
+            lines = (state.key + b"\t" + _deleted_at(state) for state in marked)
+            self._stages.fill(self._sql.keys, blocks(lines))
+            self._connection.execute(self._sql.staged_delete)
+        if known or live:
+            rows = (_kept_line(state) for some in (known, live) for state in some)
+            self._stages.fill(self._sql.rows, blocks(rows))
+            self._connection.execute(self._sql.staged_upsert)
 
     def _copy_in(self, fold: KeyedRows) -> None:
         """Copy the rows of new keys straight in; refused where one is there already.
@@ -187,10 +263,27 @@ class FoldWriter:
 
     def _touched_lines(self, fold: KeyedRows) -> Iterator[bytes]:
         for state in fold.states():
-            deleted = b"t" if state.row is None else b"f"
-            row = self._whole_row(state)
             name = escaped(row_name(state.key, has_key=True).encode())
-            yield b"\t".join((name, deleted, row, state.source_ts))
+            if not self.shape.soft:
+                deleted = b"t" if state.row is None else b"f"
+                yield b"\t".join((name, deleted, self._whole_row(state), state.source_ts))
+            elif state.row is None and state.last is None:
+                row, at = self._whole_row(state), _deleted_at(state)
+                yield b"\t".join((name, b"t", row, NULL, at))
+            else:
+                yield b"\t".join((name, b"f", _kept_line(state)))
+
+
+def _deleted_at(state: State) -> bytes:
+    """When the source deleted a row, for PostgreSQL to read."""
+    return b"now" if state.source_ts == NULL else state.source_ts
+
+
+def _kept_line(state: State) -> bytes:
+    """A row, or a deleted one's last version, as a line of a table that keeps deleted rows."""
+    if state.row is not None:
+        return b"\t".join((state.row, state.source_ts, NULL))
+    return b"\t".join((state.last or b"", state.last_ts, _deleted_at(state)))
 
 
 def _copies(fold: Keyless) -> Iterator[bytes]:
@@ -238,7 +331,12 @@ def write_exceptions(
     """Bring etl_value_exceptions in line with a fold; `known` names the tables that have any."""
     table = fold.plan.table
     if table in known and not isinstance(fold, KeylessFold):
-        keys = [exception_key(state.key, has_key=True) for state in fold.states()]
+        soft = keeping_of(fold.plan.schema).soft
+        keys = [
+            exception_key(state.key, has_key=True)
+            for state in fold.states()
+            if not (soft and state.row is None and state.last is None)  # the row stays as it is
+        ]
         tracking.clear_exceptions(connection, table, keys)
     faults = faults_of(fold)
     if faults:
@@ -255,5 +353,4 @@ def has_shape(connection: PostgresConnection, table: str, shape: RawTable) -> bo
     current = schema.read_tables(connection, [name]).get(name)
     if current is None:
         return False
-    change = schema.diff(current, shape)
-    return not (change.added or change.retyped or change.key_changed)
+    return schema.fits(schema.diff(current, shape))

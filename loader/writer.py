@@ -27,10 +27,12 @@ from psycopg.pq import TransactionStatus
 
 from config.connections import PostgresConnection
 from config.failpoints import reach
+from config.keeping import Keeping
 from config.metrics import COPIED_ROWS, RELOADS, ROWS, TRANSACTIONS, TableRows
-from loader import schema, tracking, upsert
+from loader import history, history_shape, schema, tracking, upsert
 from loader.batch import AnyFold, Batch
 from loader.ddl.drift import ShapeDrift
+from loader.keeping import keeping_of
 from loader.lifecycle import Table, Tables
 from loader.load.merge import merge
 from loader.load.reload import shape_of
@@ -41,10 +43,11 @@ from loader.quarantine.parts import Writable
 from loader.quarantine.refusals import attempt, pipeline, refusal
 from loader.quarantine.replaying import Replayer
 from loader.quarantine.unheld import still_there
-from loader.rawsql import create_touched
+from loader.rawsql import Target, create_touched
+from loader.recording import Recorder
 from loader.schema import RawTable
 from loader.staging import Stages
-from loader.tracking import Offset
+from loader.tracking import LOADING, Offset
 from loader.upsert import FoldWriter
 
 log = structlog.get_logger()
@@ -161,7 +164,7 @@ class Writer:
         for name, fold in batch.tables.items():
             table = self._tables.get(name)
             table.writer = None  # what it had prepared is undone
-            writer = self._prepared(table, fold)
+            writer = self._prepared(table, fold, offset)
             if writer is None:
                 continue
             refused = self._careful.write(writer, self.quarantine.settle(fold))
@@ -210,7 +213,7 @@ class Writer:
         """Write what goes by COPY; what is left is small."""
         small: Small = []
         for name, fold in batch.tables.items():
-            writer = self._prepared(self._tables.get(name), fold)
+            writer = self._prepared(self._tables.get(name), fold, offset)
             if writer is None:
                 continue
             rows = self.quarantine.settle(fold)
@@ -234,7 +237,7 @@ class Writer:
     def _keep_exceptions(self, fold: AnyFold, offset: Offset) -> None:
         upsert.write_exceptions(self._connection, fold, self._with_exceptions, offset.source)
 
-    def _prepared(self, table: Table, fold: AnyFold) -> FoldWriter | None:
+    def _prepared(self, table: Table, fold: AnyFold, offset: Offset) -> FoldWriter | None:
         """The writer for a table's present plan and target, its tables brought into shape."""
         plan = fold.plan
         if not table.wants(plan):
@@ -242,7 +245,7 @@ class Writer:
         known = table.writer
         if known is not None and known[0] is plan and known[1] == table.target():
             return known[2]
-        shape = RawTable(plan.columns, plan.key_columns)
+        shape = shape_of(plan.schema)
         if not table.hidden and not upsert.has_shape(self._connection, table.name, shape):
             if not table.loading:
                 raise ShapeDrift(table.name)
@@ -259,9 +262,31 @@ class Writer:
             shape,
             schema_hash=plan.schema.hash,
             stamps_itself=stamped,
+            recorder=self._recorder(table, target, shape, keeping_of(plan.schema), offset),
         )
         table.writer = (plan, target, writer)
         return writer
+
+    def _recorder(
+        self, table: Table, target: Target, shape: RawTable, keeping: Keeping, offset: Offset
+    ) -> Recorder | None:
+        """What writes the table's history, where one is kept and what comes follows on it.
+
+        So it does where a copy is on its way and readers see older rows meanwhile: each event has
+        all of its row. What grows unseen is compared when it is shown.
+        """
+        if not keeping.history:
+            return None
+        connection, at = self._connection, offset.source_ts
+        if target.into_raw:
+            if not history_shape.fits(connection, target.raw, shape):
+                history.follow(connection, target.raw, shape, at)
+        elif table.request is not None:
+            history_shape.fit(connection, target.raw, shape, at)
+        else:
+            return None
+        behind = table.state == LOADING
+        return Recorder(connection, self._stages, target.raw, shape, behind=behind)
 
     def _merge(self, table: Table, offset: Offset) -> int:
         loaded = table.loaded

@@ -22,17 +22,59 @@ from loader import schema
 from loader.ddl.conversions import Check
 from loader.ddl.dependants import ViewsInTheWay, around
 from loader.ddl.evolution import Evolution
-from loader.schema import RETIRED_MARK, TableDiff
+from loader.keeping import DELETED_AT
+from loader.schema import RETIRED_MARK, RawTable, TableDiff
 from loader.types import MAX_NAME_BYTES, RawColumn, shortened
 
 log = structlog.get_logger()
 
 
 def apply_in_place(connection: PostgresConnection, table: str, change: TableDiff) -> None:
-    """Alter a raw table that keeps its rows; `change.in_place` must hold."""
+    """Alter a raw table that keeps its rows.
+
+    Where not `change.in_place`, columns whose values may not survive are emptied: the rows that
+    are kept for deleted ones have NULL there, all others are written anew.
+    """
     _add(connection, table, ((column, None) for column in change.added))
-    _retype(connection, table, change.retyped, keep=True)
+    safe = [column for column in change.retyped if column.name not in change.unsafe]
+    _retype(connection, table, safe, keep=True)
+    unsafe = [column for column in change.retyped if column.name in change.unsafe]
+    _retype(connection, table, unsafe, keep=False)
     drop_columns(connection, table, change.dropped)
+    if change.soft is not None:
+        keep_deleted(connection, table, soft=change.soft)
+
+
+def keep_deleted(connection: PostgresConnection, table: str, *, soft: bool) -> None:
+    """Let a raw table keep deleted rows from now on, or let go those that it has."""
+    if soft:
+        _add(connection, table, [(schema.MARK, None)])
+        return
+    marked = sql.Identifier(DELETED_AT)
+    gone = connection.execute(
+        sql.SQL("DELETE FROM {} WHERE {} IS NOT NULL").format(sql.Identifier(table), marked)
+    ).rowcount
+    drop_columns(connection, table, [DELETED_AT])
+    if gone:
+        log.warning("deleted_rows_let_go", table=table, rows=gone, reason="tables.toml says so")
+
+
+def warn_of_kept_rows(connection: PostgresConnection, table: str, current: RawTable) -> None:
+    """A raw table is about to be emptied, and with it go the deleted rows that it kept."""
+    if not current.soft:
+        return
+    row = connection.execute(
+        sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL").format(
+            sql.Identifier(table), sql.Identifier(DELETED_AT)
+        )
+    ).fetchone()
+    if row and row[0]:
+        log.warning(
+            "deleted_rows_let_go",
+            table=table,
+            rows=int(row[0]),
+            reason="its key is another one, or deleted rows are not to be kept any more",
+        )
 
 
 def apply_emptied(
@@ -45,6 +87,8 @@ def apply_emptied(
     _add(connection, table, ((column, None) for column in change.added))
     _retype(connection, table, change.retyped, keep=False)
     drop_columns(connection, table, change.dropped)
+    if change.soft is not None:
+        keep_deleted(connection, table, soft=change.soft)
     if change.key_changed and key:
         schema.add_key(connection, table, schema.key_name(table), key)
 

@@ -77,7 +77,7 @@ def drifted(connection: PostgresConnection, statuses: dict[str, TableStatus]) ->
     for name, known in wanted.items():
         current = there.get(raw_name(name))
         change = schema.diff(current, shape_of(known)) if current else None
-        if change is None or change.added or change.retyped or change.key_changed:
+        if change is None or not schema.fits(change):
             found.add(name)
     if found:
         log.warning("raw_tables_differ", tables=sorted(found), remedy="reloading them")

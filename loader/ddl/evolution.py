@@ -227,10 +227,10 @@ class _Table:
         key = self._key_now(columns) if self._ask_catalog else self._key
         places = {name: number for number, name in enumerate(key, 1)}
         names = [column.name for column in columns]
-        return TableSchema(
-            self._old.name,
-            tuple(replace(c, key_position=places.get(c.name)) for c in columns),
-            tuple(names.index(name) for name in key),
+        return replace(
+            self._old,
+            columns=tuple(replace(c, key_position=places.get(c.name)) for c in columns),
+            primary_key=tuple(names.index(name) for name in key),
         )
 
     def _key_now(self, columns: tuple[Column, ...]) -> tuple[str, ...]:

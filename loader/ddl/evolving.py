@@ -13,11 +13,14 @@ import structlog
 
 from config.connections import PostgresConnection
 from config.metrics import SCHEMA_CHANGES
+from loader import history
 from loader.ddl import altering, shapes
 from loader.ddl.alterations import Action
 from loader.ddl.evolution import Evolution, evolve
 from loader.ddl.literals import Uncertain
 from loader.ddl.remasking import touches_masked
+from loader.keeping import keeping_of
+from loader.load.reload import shape_of
 from loader.masking import Masker
 from loader.quarantine import entries
 from loader.types import raw_name
@@ -32,8 +35,9 @@ def evolve_table(
     actions: Sequence[Action],
     catalog: TableSchema | None,
     masker: Masker,
+    at: str,
 ) -> bool:
-    """See the module; after False the caller rolls back."""
+    """See the module; after False the caller rolls back. `at`: when the source did it."""
     known = shapes.read(connection, table)
     if known is None:
         return _refused(table, "its schema before the change is not known")
@@ -43,6 +47,8 @@ def evolve_table(
         change = evolve(known, actions, catalog)
     except Uncertain as doubt:
         return _refused(table, str(doubt) or "the change is not one that is known to be exact")
+    if keeping_of(known) and not change.schema.primary_key:
+        return _refused(table, "it has no key any more")
     if change.renews_values and _has_exceptions(connection, table):
         return _refused(table, "it has value exceptions")
     if change and entries.any_of(connection, table):
@@ -50,11 +56,21 @@ def evolve_table(
     if change and not altering.evolve(connection, raw_name(table), change):
         return _refused(table, "its rows do not fit the change")
     _carry_exceptions(connection, table, change)
+    if change and keeping_of(known).history:
+        _evolve_history(connection, table, change, at)
     certain = catalog is not None and catalog.hash == change.schema.hash
     shapes.store(connection, change.schema, predicted=not certain)
     log.info("schema_changed_in_place", table=table, certain=certain)
     SCHEMA_CHANGES.labels("in_place").inc()
     return True
+
+
+def _evolve_history(connection: PostgresConnection, table: str, change: Evolution, at: str) -> None:
+    renamed = {new: old for old, new in change.renamed}
+    looked_at = {check.column for check in change.checks}
+    castable = [c.name for c in change.retyped if renamed.get(c.name, c.name) not in looked_at]
+    shape = shape_of(change.schema)
+    history.evolve(connection, raw_name(table), shape, change.renamed, change.added, castable, at)
 
 
 def _refused(table: str, reason: str) -> bool:

@@ -15,8 +15,10 @@ import psycopg
 from psycopg import sql
 
 from config.connections import PostgresConnection
-from loader import schema, tracking
+from loader import history, schema, tracking
 from loader.ddl import shapes
+from loader.ddl.rekeeping import follow_history
+from loader.keeping import keeping_of
 from loader.load.merge import bring_along, take_rows
 from loader.schema import RELOAD, TOUCHED, RawTable, helper_name, quoted
 from loader.types import raw_name
@@ -33,7 +35,7 @@ def copy_table(connection: PostgresConnection, source: str, target: str) -> None
     """Make `target` a copy of the raw table `source`: columns, rows, key."""
     shape = shape_in_raw(connection, source)
     schema.create_table(connection, target, shape)
-    names = quoted([*shape.names, LOADED_AT, SOURCE_TS])
+    names = quoted([*shape.carried, LOADED_AT])
     connection.execute(
         sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
             sql.Identifier(target), names, names, sql.Identifier(source)
@@ -45,9 +47,9 @@ def copy_table(connection: PostgresConnection, source: str, target: str) -> None
         )
 
 
-def replace_rows(connection: PostgresConnection, target: str, source: str) -> None:
+def replace_rows(connection: PostgresConnection, target: str, source: str, at: str | None) -> None:
     """Give a raw table the shape and rows of another; what is the same is not written."""
-    take_rows(connection, target, source, shape_in_raw(connection, source))
+    take_rows(connection, target, source, shape_in_raw(connection, source), at)
 
 
 def replay(connection: PostgresConnection, target: str, table: str) -> None:
@@ -60,6 +62,7 @@ def rename_for_good(connection: PostgresConnection, old: str, new: str) -> None:
     connection.execute(
         sql.SQL("ALTER TABLE {} RENAME TO {}").format(sql.Identifier(old), sql.Identifier(new))
     )
+    history.rename(connection, old, new)
     key = schema.key_name(old)
     found = connection.execute(
         "SELECT 1 FROM pg_constraint WHERE conname = %s AND conrelid = to_regclass(%s)",
@@ -92,38 +95,50 @@ def _name_key(connection: PostgresConnection, table: str, give: Callable[[str], 
         return
 
 
-def reveal(connection: PostgresConnection, table_schema: TableSchema, shape: RawTable) -> None:
+def reveal(
+    connection: PostgresConnection, table_schema: TableSchema, shape: RawTable, at: str | None
+) -> None:
     """A table that grew unseen, all in its touched table, becomes what readers see."""
     table = table_schema.name
     grown, helper = helper_name(TOUCHED, table), helper_name(RELOAD, table)
     schema.drop_helpers(connection, [helper])
     connection.execute(
         sql.SQL(
-            "CREATE UNLOGGED TABLE {} AS SELECT {}, NULL::timestamptz AS {}, {} FROM {}"
+            "CREATE UNLOGGED TABLE {} AS SELECT {}, NULL::timestamptz AS {} FROM {}"
             " WHERE NOT _deleted"
         ).format(
             sql.Identifier(helper),
-            quoted(shape.names),
+            quoted(shape.carried),
             sql.Identifier(LOADED_AT),
-            sql.Identifier(SOURCE_TS),
             sql.Identifier(grown),
         )
     )
     connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(helper)))
-    take_rows(connection, raw_name(table), helper, shape)
+    take_rows(connection, raw_name(table), helper, shape, at)
     schema.drop_helpers(connection, [helper, grown])
     count = connection.execute(
-        sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(raw_name(table)))
+        sql.SQL("SELECT count(*) FROM {} AS r WHERE true{}").format(
+            sql.Identifier(raw_name(table)), schema.live(shape, "r")
+        )
     ).fetchone()
     tracking.note_loaded(connection, table, int(count[0]) if count else 0, table_schema.hash)
     shapes.store(connection, table_schema)
+    follow_history(connection, table, keeping_of(table_schema), at)
 
 
 def has_as_many_rows(connection: PostgresConnection, table: str) -> bool:
     """Has what grows unseen at least as many rows as what readers see?"""
+    grown, raw = helper_name(TOUCHED, table), raw_name(table)
+    there = schema.read_tables(connection, [grown, raw])
     row = connection.execute(
-        sql.SQL("SELECT (SELECT count(*) FROM {} WHERE NOT _deleted) >= count(*) FROM {}").format(
-            sql.Identifier(helper_name(TOUCHED, table)), sql.Identifier(raw_name(table))
+        sql.SQL(
+            "SELECT (SELECT count(*) FROM {} AS x WHERE NOT _deleted{}) >= count(*) FROM {} AS r"
+            " WHERE true{}"
+        ).format(
+            sql.Identifier(grown),
+            schema.live(there[grown], "x"),
+            sql.Identifier(raw),
+            schema.live(there[raw], "r"),
         )
     ).fetchone()
     return row is not None and bool(row[0])
@@ -153,10 +168,11 @@ def is_being_copied(connection: PostgresConnection, table: str) -> bool:
     )
     row = connection.execute(
         sql.SQL(
-            "SELECT EXISTS (SELECT FROM (SELECT * FROM {} WHERE NOT _deleted"
+            "SELECT EXISTS (SELECT FROM (SELECT * FROM {} AS x WHERE NOT _deleted{}"
             " ORDER BY {} DESC NULLS LAST LIMIT {}) AS g JOIN {} AS r ON {} WHERE {})"
         ).format(
             sql.Identifier(grown),
+            schema.live(shapes_there[grown], "x"),
             sql.Identifier(SOURCE_TS),
             sql.Literal(LATEST),
             sql.Identifier(old),

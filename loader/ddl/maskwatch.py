@@ -1,4 +1,4 @@
-"""Tables that come to another name: are their rows in `raw` masked as that name asks?
+"""Tables that come to another name: are their rows in `raw` masked, and kept, as that name asks?
 
 Left: renames about to be followed, and plans of the tables whose rows come after schema
 changes. Right: rows keep their place in `raw` only under a name that gives them the same masks;
@@ -13,12 +13,18 @@ from dataclasses import replace
 import structlog
 
 from loader.ddl import shapes
+from loader.keeping import keeping_of
 from loader.ledger import Ledger
 from loader.masking import Masker, masks_of
 from loader.rows import TablePlan
 from loader.tracking import STREAMING
+from replicator.binlog.schema import TableSchema
 
 log = structlog.get_logger()
+
+
+def _rules_of(schema: TableSchema) -> object:
+    return masks_of(schema), keeping_of(schema)
 
 
 class MaskWatch:
@@ -59,6 +65,6 @@ class MaskWatch:
             self._seen.add(plan.table)
             self._ledger.drain()
             known = shapes.read(self._ledger.postgres, plan.table)
-            if known is not None and masks_of(known) != masks_of(plan.schema):
-                log.warning("masks_differ", tables=[plan.table], remedy="reloading them")
+            if known is not None and _rules_of(known) != _rules_of(plan.schema):
+                log.warning("rules_differ", tables=[plan.table], remedy="reloading them")
                 self._reload(plan.table)

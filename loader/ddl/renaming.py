@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from loader import schema
 from loader.ddl import exchange, shapes
 from loader.ddl.moves import Moves
+from loader.ddl.rekeeping import follow_moved
 from loader.ledger import Ledger
 from loader.lifecycle import Table
 from loader.schema import TOUCHED, helper_name
@@ -54,6 +55,8 @@ class Renaming:
         there = schema.read_tables(self._connection, [raw_name(n) for n in found.moved])
         self._there = {name for name in found.moved if raw_name(name) in there}
         self._swaps: list[str] = []
+        self._settled: set[str] = set()
+        self._at = ledger.offset.source_ts
 
     def run(self) -> None:
         lazy = self._lazy()
@@ -67,6 +70,8 @@ class Renaming:
                 self._move(name, content)
         self._let_go()
         shapes.rename(self._connection, self._found.moved)
+        for name in sorted(self._settled):
+            follow_moved(self._connection, name, self._at)
         schema.drop_helpers(self._connection, self._swaps)
 
     def _lazy(self) -> set[str]:
@@ -113,7 +118,7 @@ class Renaming:
     def _move(self, name: str, content: str) -> None:
         place, own = self._places[content], raw_name(name)
         if place != own and name in self._there:
-            exchange.replace_rows(self._connection, own, place)
+            exchange.replace_rows(self._connection, own, place, self._at)
         elif place != own:
             exchange.copy_table(self._connection, place, own)
         for stand in self._stands.values():
@@ -131,6 +136,7 @@ class Renaming:
         if table.state in (LOADING, RELOADING, STREAMING):
             self._tables.drop(table.name)
         self._tables.enter(table, STREAMING)
+        self._settled.add(table.name)
 
     def _let_go(self) -> None:
         for name in self._found.gone:

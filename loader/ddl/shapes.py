@@ -14,7 +14,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from config.connections import PostgresConnection
+from config.keeping import Keeping
 from config.privacy import Mask
+from loader.keeping import with_keeping
 from loader.masking import MaskedColumn
 from replicator.binlog.schema import Column, ColumnType, TableSchema
 
@@ -96,7 +98,8 @@ def _members(held: list[str]) -> tuple[str, ...]:
 
 def _schema(held: dict[str, Any]) -> TableSchema:
     columns = tuple(map(_column, held["columns"]))
-    return TableSchema(held["name"], columns, tuple(held["primary_key"]))
+    schema = TableSchema(held["name"], columns, tuple(held["primary_key"]))
+    return with_keeping(schema, Keeping(**held.get("keeping", {})))
 
 
 def _column(held: dict[str, Any]) -> Column:

@@ -34,12 +34,14 @@ from loader.ddl import exchange, shapes
 from loader.ddl.drift import ShapeDrift
 from loader.ddl.maskwatch import MaskWatch
 from loader.ddl.moves import Moves, moves
+from loader.ddl.rekeeping import follow_moved
 from loader.ddl.renaming import STANDING, Renaming, Stand
 from loader.ledger import Ledger
 from loader.lifecycle import Table
+from loader.load.reload import shape_of
 from loader.quarantine import entries
 from loader.quarantine.refusals import attempt, refusal
-from loader.schema import TOUCHED, RawTable, helper_name
+from loader.schema import TOUCHED, helper_name
 from loader.tracking import LOADING, RELOADING, STREAMING, WAITING
 from loader.types import raw_name
 
@@ -73,6 +75,11 @@ class Standing:
 
     def __bool__(self) -> bool:
         return bool(self._stands)
+
+    @property
+    def _now(self) -> str | None:
+        """The source's commit time at the stream's place."""
+        return self._ledger.offset.source_ts
 
     # --- RENAME --------------------------------------------------------------------------
 
@@ -272,7 +279,7 @@ class Standing:
             return
         connection = self._ledger.postgres
         exchange.copy_table(connection, raw_name(name), raw_name(stand.owner))
-        _arrive(connection, self._tables.get(stand.owner))
+        _arrive(connection, self._tables.get(stand.owner), self._now)
         self._tables.merged([self._tables.get(stand.owner)])
         stand.waiting = False
 
@@ -286,8 +293,8 @@ class Standing:
             self._reload({name})
             return
         self._give_rows(name, stand)
-        shape = RawTable(plan.columns, plan.key_columns)
-        if attempt(connection, lambda: exchange.reveal(connection, plan.schema, shape)):
+        shape = shape_of(plan.schema)
+        if attempt(connection, lambda: exchange.reveal(connection, plan.schema, shape, self._now)):
             self._reload({name})  # some rows are refused
             return
         del self._stands[name]
@@ -339,7 +346,7 @@ class Standing:
         if stand.waiting and stand.owner is not None:
             owner = self._tables.get(stand.owner)
             exchange.rename_for_good(connection, raw_name(name), raw_name(stand.owner))
-            refused = attempt(connection, lambda: _arrive(connection, owner))
+            refused = attempt(connection, lambda: _arrive(connection, owner, self._now))
             self._tables.merged([owner])
         self._drop([name])
         if refused is not None:
@@ -356,8 +363,9 @@ class Standing:
                 table.hidden = True
 
 
-def _arrive(connection: PostgresConnection, table: Table) -> None:
+def _arrive(connection: PostgresConnection, table: Table, at: str | None) -> None:
     """A table's rows have come to its own raw table: bring them up to date."""
     if table.touched:
         exchange.replay(connection, raw_name(table.name), table.name)
         schema.drop_helpers(connection, [helper_name(TOUCHED, table.name)])
+    follow_moved(connection, table.name, at)

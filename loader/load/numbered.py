@@ -14,6 +14,7 @@ from dataclasses import replace
 from psycopg import sql
 
 from config.connections import PostgresConnection
+from loader import schema
 from loader.load.spelling import SESSION, spelled
 from loader.quarantine.entries import DELETE, UPSERT, Refused
 from loader.quarantine.refusals import Reason, attempt, refused
@@ -38,7 +39,7 @@ class NumberedRows:
         table_schema: TableSchema,
         select: sql.Composed,
     ) -> None:
-        """`select` gives all of a table's own columns, and the source time."""
+        """`select` gives all that goes with a table's rows (`RawTable.carried`)."""
         self._connection = connection
         self._table = table
         self._shape = shape
@@ -65,9 +66,10 @@ class NumberedRows:
     def put(self, conflict: sql.Composable, *, old: bool) -> list[Refused]:
         """Insert all that can be; `old`: the table may hold older versions of the rows.
 
-        What was refused for another row's sake is tried again at the end.
+        What was refused for another row's sake is tried again at the end. A deleted row that
+        is refused is only not kept.
         """
-        names = (*self._shape.names, SOURCE_TS)
+        names = self._shape.carried
         insert = sql.SQL("INSERT INTO {} ({}, {}) SELECT {}, statement_timestamp() FROM {}").format(
             self._table, quoted(names), sql.Identifier(LOADED_AT), quoted(names), self._rows
         )
@@ -83,13 +85,27 @@ class NumberedRows:
         for number in again:
             if number not in still:
                 del found[number]
+        found = {number: held for number, held in found.items() if self._is_live(number)}
         return [replace(one, operation=UPSERT) for one in self._read(found)]
 
-    def remove(self) -> list[Refused]:
-        """Delete all from the table that can be."""
+    def _is_live(self, number: int) -> bool:
+        if not self._shape.soft:
+            return True
+        which = _where([number], "") + schema.live(self._shape, _NUMBERED)
+        row = self._connection.execute(sql.SQL("SELECT FROM {}").format(self._rows) + which)
+        return row.fetchone() is not None
+
+    def remove(self, at: str | None) -> list[Refused]:
+        """Delete all from the table that can be, or mark it as deleted at `at`."""
+        marking = sql.SQL("{} FROM {} AS s").format(
+            schema.marking(self._table, "r", schema.moment(at)), self._rows
+        )
 
         def write(numbers: Sequence[int]) -> Reason | None:
-            return self._try(self._deletion(numbers))
+            if not self._shape.soft:
+                return self._try(self._deletion(numbers))
+            same = sql.SQL(" AND ") + same_key(self._shape.key, "r", "s")
+            return self._try(marking + _where(numbers, "s") + same)
 
         found = {number: (why, True) for number, why in refused(range(1, self.count + 1), write)}
         return [replace(one, row=None, operation=DELETE) for one in self._read(found)]
@@ -105,6 +121,7 @@ class NumberedRows:
             + _where(numbers, "s")
             + sql.SQL(" AND ")
             + same_key(self._shape.key, "r", "s")
+            + schema.live(self._shape, "r")
         )
 
     def _try(self, statement: sql.Composed) -> Reason | None:

@@ -35,6 +35,7 @@ from config.connections import MySQLConnection, PostgresConnection, quote_mysql_
 from config.errors import ServerBusy
 from config.failpoints import reach
 from loader import replica, schema, tracking
+from loader.keeping import keeping_of
 from loader.load import selected
 from loader.load.carefully import CarefulCopy, UnheldNoting
 from loader.load.tablereader import Fault, RowReader, best_reader, select_list
@@ -108,7 +109,7 @@ class LoadedTable:
 def shape_of(table_schema: TableSchema) -> RawTable:
     """The raw table that a schema on the replica wants."""
     key = (raw_name(table_schema.columns[index].name) for index in table_schema.primary_key)
-    return RawTable(raw_columns(table_schema), tuple(key))
+    return RawTable(raw_columns(table_schema), tuple(key), keeping_of(table_schema).soft)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 
+import psycopg
+
 from config.errors import ReplicatorError, classify
 from loader.load.reload import Connections, Copier, LoadedTable, LoadRequest
 from loader.masking import Masker
@@ -103,10 +105,13 @@ class LoadWorker:
         connections: int = 1,
         *,
         masker: Masker,
+        analytics: str = "analytics",
     ) -> None:
+        """`server`, `analytics`: the labels of what is read and of what is written."""
         self._connect = connect
         self._database = database
         self._server = server
+        self._analytics = analytics
         self._masker = masker
         self._groups = Groups()
         self._results: queue.SimpleQueue[LoadedTable | ReplicatorError] = queue.SimpleQueue()
@@ -153,7 +158,8 @@ class LoadWorker:
             try:
                 self._work(large=large)
             except Exception as error:  # the daemon raises it in its own thread
-                self._results.put(classify(error, server=self._server))
+                whose = self._analytics if isinstance(error, psycopg.Error) else self._server
+                self._results.put(classify(error, server=whose))
                 return
 
     def _work(self, *, large: bool) -> None:

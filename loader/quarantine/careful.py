@@ -10,6 +10,7 @@ what analysts have put on a table. Of a refused row no version stays: an older o
 deleted, since a reader could not tell it from the present one, whereas a missing row has its
 entry. Where something refuses even that, the entry says so. While the table is being loaded
 its touched table learns that the key has no row, so that the copy does not bring one back.
+Where deleted rows are kept, a row that is marked stays: it is no older version, but one deleted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from loader.quarantine.parts import Keyless, KeylessRows, Rows, Writable
 from loader.quarantine.refusals import Reason, attempt, refused
 from loader.staging import Stages
 from loader.upsert import FoldWriter
+from loader.versions import versions_of
 
 
 class CarefulWriter:
@@ -41,21 +43,39 @@ class CarefulWriter:
         states = list(fold.states())
         gone = [state for state in states if state.row is None]
         rows = [state for state in states if state.row is not None]
-        return [
-            self._without(writer, state, why)
+        found = [
+            (state, why)
             for some in (gone, rows)
             for state, why in refused(some, lambda part: self._try(writer, Rows(part)))
         ]
+        left = [one for state, why in found if (one := self._without(writer, state, why))]
+        self._record(writer, fold, left)
+        return left
+
+    @staticmethod
+    def _record(writer: FoldWriter, fold: Writable, left: Sequence[Refused]) -> None:
+        """A history follows what `raw` has: a refused row has no version until it is written."""
+        versions = versions_of(fold)
+        if versions is not None:
+            gone = {one.key or b"" for one in left if not one.stale}
+            untouched = {one.key or b"" for one in left if one.stale}
+            writer.record(versions.without(gone, untouched))
 
     def _try(self, writer: FoldWriter, fold: Writable) -> Reason | None:
         return attempt(self._connection, lambda: writer.write(fold), self._stages)
 
-    def _without(self, writer: FoldWriter, state: State, why: Reason) -> Refused:
-        """Leave no version of a refused row behind, if that can be."""
-        gone = Rows([State(state.key, None, state.source_ts)])
-        stale = state.row is None or self._try(writer, gone) is not None
+    def _without(self, writer: FoldWriter, state: State, why: Reason) -> Refused | None:
+        """Leave no version of a refused row behind, if that can be.
+
+        What is refused of a deletion may be the last version that was to be kept: without that
+        the row's present version is marked, and nothing was refused.
+        """
+        gone = State(state.key, None, state.source_ts)
+        if state.last is not None and self._try(writer, Rows([gone])) is None:
+            return None
+        stale = state.row is None or self._erase(writer, gone) is not None
         if stale:
-            attempt(self._connection, lambda: writer.write_touched(gone), self._stages)
+            attempt(self._connection, lambda: self._touch(writer, state, gone), self._stages)
         operation = DELETE if state.row is None else UPSERT
         return Refused(
             state.key,
@@ -65,6 +85,16 @@ class CarefulWriter:
             operation=operation,
             stale=stale and writer.into_raw,
         )
+
+    @staticmethod
+    def _touch(writer: FoldWriter, state: State, gone: State) -> None:
+        if state.row is None:
+            writer.write_touched(Rows([gone]))
+        else:
+            writer.touch_erased(gone)
+
+    def _erase(self, writer: FoldWriter, state: State) -> Reason | None:
+        return attempt(self._connection, lambda: writer.erase(state), self._stages)
 
     def _write_copies(self, writer: FoldWriter, fold: Keyless) -> list[Refused]:
         """A row without a key has no older version: an update of it is another row."""

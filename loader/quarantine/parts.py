@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from loader.fold import CHANGED, GONE, Copies, KeylessFold, State, blocks
+from loader.versions import Versions
 
 
 class KeyedRows(Protocol):
@@ -45,6 +46,8 @@ class Rows:
     """Some keys' last states."""
 
     held: Sequence[State]
+    versions: Versions | None = None
+    """What of them goes into the table's history."""
 
     @property
     def size(self) -> int:

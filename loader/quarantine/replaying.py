@@ -12,6 +12,7 @@ It is done by the loader, which is the only one that writes to raw tables. Who a
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter, itemgetter
 
@@ -19,19 +20,24 @@ import structlog
 
 from config.connections import PostgresConnection
 from loader import schema
+from loader.ddl import shapes
 from loader.fold import Copies, State
+from loader.keeping import keeping_of
 from loader.lifecycle import Table, Tables
+from loader.load.reload import shape_of
 from loader.quarantine import entries
 from loader.quarantine.careful import CarefulWriter
 from loader.quarantine.entries import DELETE, Held, Refused
 from loader.quarantine.parts import KeylessRows, Rows, Writable
 from loader.rawsql import Target
+from loader.recording import Recorder
 from loader.schema import RawTable
 from loader.staging import Stages
 from loader.tracking import STREAMING
 from loader.types import RawColumn, raw_name
 from loader.upsert import FoldWriter
 from loader.values import NULL
+from loader.versions import Version, Versions
 
 log = structlog.get_logger()
 
@@ -111,7 +117,7 @@ class Replayer:
             table.hidden and table.name not in self._merged
         ):  # there is no raw table of that shape yet, only the touched one
             plan = table.writer[0] if table.writer else None
-            return RawTable(plan.columns, plan.key_columns) if plan else None
+            return shape_of(plan.schema) if plan else None
         name = raw_name(table.name)
         return schema.read_tables(self._connection, [name]).get(name) if held else None
 
@@ -128,8 +134,17 @@ class Replayer:
             shape,
             schema_hash="",
             stamps_itself=False,
+            recorder=self._recorder(table, shape),
         )
         return self._careful.write(writer, _rows(shape, held))
+
+    def _recorder(self, table: Table, shape: RawTable) -> Recorder | None:
+        """A row that was refused has a version from when it is written, since its commit."""
+        known = shapes.read(self._connection, table.name)
+        target = self._target(table)
+        if known is None or not keeping_of(known).history or not target.into_raw:
+            return None
+        return Recorder(self._connection, self._stages, target.raw, shape)
 
 
 def _unfit(one: Held, shape: RawTable | None) -> str | None:
@@ -153,18 +168,18 @@ def _by_table(wanted: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
 def _ordered(shape: RawTable, names: Sequence[str]) -> RawTable:
     """The shape with its columns in the order of an image."""
     types = {column.name: column.type for column in shape.columns}
-    return RawTable(tuple(RawColumn(name, types[name]) for name in names), shape.key)
+    return replace(shape, columns=tuple(RawColumn(name, types[name]) for name in names))
 
 
 def _rows(shape: RawTable, held: Sequence[Held]) -> Writable:
     if shape.key:
-        return Rows(
-            [
-                State(one.key(shape) or b"", None if one.operation == DELETE else one.image,
-                      one.source_ts)
-                for one in held
-            ]
-        )  # fmt: skip
+        states = [
+            State(
+                one.key(shape) or b"", None if one.operation == DELETE else one.image, one.source_ts
+            )
+            for one in held
+        ]
+        return Rows(states, Versions([Version(*state[:3]) for state in states]))
     return KeylessRows(
         {
             one.image or b"": Copies(

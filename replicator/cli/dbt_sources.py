@@ -17,7 +17,7 @@ from loader import schema as raw_schema
 from loader import tracking as raw_tracking
 from loader.ddl import shapes
 from loader.masking import masks_of
-from loader.types import CLOSING_COLUMNS, RawColumn, raw_name
+from loader.types import CLOSING_COLUMNS, raw_name
 from replicator.binlog.schema import TableSchema
 from replicator.cli.observation import Observer, has_table
 from replicator.cli.sources_file import SOURCE, CarriedColumn, CarriedTable, Renewed, renewed
@@ -90,20 +90,22 @@ def carried_tables(observer: Observer) -> list[CarriedTable]:
         known = shapes.read_all(connection, names)
         raw = raw_schema.read_tables(connection, [raw_name(name) for name in known])
     return [
-        CarriedTable(raw_name(name), _ordered(schema, raw[raw_name(name)].columns))
+        CarriedTable(raw_name(name), _ordered(schema, raw[raw_name(name)]))
         for name, schema in sorted(known.items())
         if raw_name(name) in raw
     ]
 
 
-def _ordered(schema: TableSchema, columns: tuple[RawColumn, ...]) -> tuple[CarriedColumn, ...]:
+def _ordered(schema: TableSchema, raw: raw_schema.RawTable) -> tuple[CarriedColumn, ...]:
     """What `raw` really has, in the source's order: `raw`'s own depends on its past."""
-    types = {column.name: column.type for column in columns}
+    types = {column.name: column.type for column in raw.columns}
     order = [name for name in (raw_name(c.name) for c in schema.columns) if name in types]
     order += sorted(set(types) - set(order))
     masks = {raw_name(name): mask.kind for name, mask in masks_of(schema).items()}
     found = [CarriedColumn(name, types[name], masks.get(name, "")) for name in order]
-    return (*found, *(CarriedColumn(name, kind) for name, kind in CLOSING_COLUMNS))
+    mark = raw_schema.MARK
+    closing = (*CLOSING_COLUMNS, *([(mark.name, mark.type)] if raw.soft else []))
+    return (*found, *(CarriedColumn(name, kind) for name, kind in closing))
 
 
 # --- files -----------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ and once `raw` has passed that position, both are compared in one statement.
 What PostgreSQL cannot hold (a zero date, a NUL in text) is replaced here by the
 loader's own code, so a documented replacement is no difference, and what is masked is
 masked here alike. A row that PostgreSQL
-refuses altogether, here as in `raw`, is a row that `raw` lacks.
+refuses altogether, here as in `raw`, is a row that `raw` lacks. Rows that `raw` keeps for
+deleted ones are not looked at.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from config.connections import quote_mysql_identifier as quote
 from config.errors import translated
 from config.settings import Settings
 from loader import replica as rep
+from loader.keeping import DELETED_AT
 from loader.load import selected
 from loader.load.reload import ALL_VERSIONS, VERSIONED, raw_bytes_options, shape_of
 from loader.load.tablereader import TableReader
@@ -84,6 +86,7 @@ class RawComparison:
         self._analytics = settings.analytics
         self._barrier = barrier
         self._chunk_rows = chunk_rows
+        self._soft: set[str] = set()
         self._rows = connect_mysql(self._replica, database=self._replica.db, **raw_bytes_options())
         with translated(self._replica.label):
             for statement in selected.SESSION:
@@ -155,6 +158,7 @@ class RawComparison:
         with self._replica_errors(tables), translated(self._analytics.label):
             try:
                 copied = self._copy_all(parts)
+                self._soft = self._keeping_deleted(parts)
                 found: dict[Suspect, Sides] = {}
                 for part in self._worth_comparing(copied):
                     found.update(self._differences(part))
@@ -260,8 +264,23 @@ class RawComparison:
             extra = {name for (name,) in rows}
         return [part for part in parts if part.copy or part.table in extra]
 
-    def _raw(self, part: _Part) -> sql.Identifier:
-        return sql.Identifier(self._analytics.schema_name, raw_name(part.table))
+    def _raw(self, part: _Part) -> sql.Composable:
+        """The raw table's rows, but for those that are kept of deleted ones."""
+        table = sql.Identifier(self._analytics.schema_name, raw_name(part.table))
+        if raw_name(part.table) not in self._soft:
+            return table
+        return sql.SQL("(SELECT * FROM {} WHERE {} IS NULL)").format(
+            table, sql.Identifier(DELETED_AT)
+        )
+
+    def _keeping_deleted(self, parts: Sequence[_Part]) -> set[str]:
+        """Raw tables that keep deleted rows, whatever the rules say by now."""
+        rows = self._postgres.execute(
+            "SELECT table_name FROM information_schema.columns WHERE table_schema = %s"
+            " AND column_name = %s AND table_name = ANY(%s)",
+            [self._analytics.schema_name, DELETED_AT, [raw_name(part.table) for part in parts]],
+        )
+        return {str(name) for (name,) in rows}
 
     def _differences(self, part: _Part) -> dict[Suspect, Sides]:
         left, right = self._copied(part), self._texts(part, self._raw(part), part.raw_where)
@@ -299,7 +318,7 @@ class RawComparison:
         return self._texts(part, sql.Identifier("pg_temp", part.copy), sql.SQL(""))
 
     @staticmethod
-    def _texts(part: _Part, table: sql.Identifier, ending: sql.Composable) -> sql.Composed:
+    def _texts(part: _Part, table: sql.Composable, ending: sql.Composable) -> sql.Composed:
         """SELECT the key and all columns as one exact text, which tells -0.0 from 0.0 too."""
         columns = [
             sql.SQL("r.{} AS {}").format(sql.Identifier(name), sql.Identifier(f"k{n}"))

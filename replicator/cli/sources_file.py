@@ -230,6 +230,7 @@ def _columns(entry: CommentedMap, table: CarriedTable, label: str) -> list[str]:
 _OURS = {
     "_loaded_at": "When the loader wrote this version of the row.",
     "_source_ts": "When the source committed this version of the row.",
+    "_deleted_at": "When the source deleted the row; NULL while it has it.",
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from replicator.cli.observation import Observer
+from replicator.cli.wait import wait
 from replicator.sandbox.cluster import Engine
 from tests.fix_pipeline import NewPipeline, Practice
 from tests.numbers import numbers
@@ -43,11 +45,16 @@ def test_a_change_is_in_raw_at_once_when_both_legs_are_caught_up(pipeline: NewPi
     source.execute("CREATE TABLE note (id INT PRIMARY KEY, said VARCHAR(20))")
     pipe.start()
     pipe.catch_up()
-    for number in range(20):
-        source.execute("INSERT INTO note VALUES (%s, 'synthetic')", (number,))
-        answer = pipe.run("wait", "--timeout", "10")
-        assert answer.returncode == 0, answer.stderr
-        assert pipe.sandbox.analytics_db.query("SELECT count(*) FROM raw.note") == [(number + 1,)]
+    with Observer(pipe.sandbox.settings()) as observer:
+        for number in range(20):
+            source.execute("INSERT INTO note VALUES (%s, 'synthetic')", (number,))
+            assert wait(observer, timeout=10).arrived
+            count = "SELECT count(*) FROM raw.note"
+            assert pipe.sandbox.analytics_db.query(count) == [(number + 1,)]
+    source.execute("INSERT INTO note VALUES (20, 'synthetic')")
+    answer = pipe.run("wait", "--timeout", "10")
+    assert answer.returncode == 0, answer.stderr
+    assert pipe.sandbox.analytics_db.query("SELECT count(*) FROM raw.note") == [(21,)]
 
 
 @pytest.mark.timeout(240)

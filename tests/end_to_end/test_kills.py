@@ -107,13 +107,12 @@ def _resync(*states: str) -> Callable[[Pipeline], bool]:
 
 
 def _loading(pipe: Pipeline) -> bool:
-    with pipe.sandbox.analytics.connect(database=pipe.sandbox.analytics_db.name) as connection:
-        return bool(
-            connection.execute(
-                "SELECT 1 FROM raw.etl_transform_status"
-                " WHERE transformation_status IN ('loading', 'reloading')"
-            ).fetchone()
+    return bool(
+        pipe.sandbox.analytics_db.query(
+            "SELECT 1 FROM raw.etl_transform_status"
+            " WHERE transformation_status IN ('loading', 'reloading')"
         )
+    )
 
 
 def _random_moment(dice: random.Random) -> Callable[[Pipeline], bool]:

@@ -8,6 +8,7 @@ know them.
 RANDOM_EXAMPLES=40    how many programs to try (12 if not said)
 RANDOM_SEED=7         draws the programs of that seed, in their order
 RANDOM_REPLAY=file    runs the one program whose printed lines the file holds, so many times
+RANDOM_KEEP=1         keeps deleted rows and histories of all tables, and looks at these too
 RANDOM_SHRINK=1       looks for the smallest program that fails (many minutes)
 
 Statements marked + went to the server while the one before was still running; which of the
@@ -34,16 +35,19 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from config.tables import TableRules
+from loader.history_shape import history_name
+from loader.types import raw_name
 from replicator.cli.report import Comparison, TableReport
 from replicator.cli.verify import verify
 from tests.end_to_end.random_changes import CONNECTIONS, Program, Step, programs
 from tests.end_to_end.random_model import quoted
-from tests.fix_pipeline import NewPipeline, Pipeline
+from tests.fix_pipeline import NewPipeline, Pipeline, mysql_rows, raw_rows
 from tests.fix_servers import Pair
 
 EXAMPLES = int(os.environ.get("RANDOM_EXAMPLES", "12"))
 SEED = int(os.environ.get("RANDOM_SEED") or random.SystemRandom().randrange(10**9))
 REPLAY = os.environ.get("RANDOM_REPLAY")
+KEEP = os.environ.get("RANDOM_KEEP") == "1"
 SHRINK = os.environ.get("RANDOM_SHRINK") == "1"
 
 MOST_LOG = 30_000
@@ -125,8 +129,9 @@ def together(steps: list[Step]) -> Iterator[list[Step]]:
 class Stage:
     """A running pipeline for one program after the other, made anew behind one that failed."""
 
-    def __init__(self, new: NewPipeline) -> None:
+    def __init__(self, new: NewPipeline, **rules: str) -> None:
         self._new = new
+        self._rules = rules
         self._pipe: Pipeline | None = None
         self._numbers = itertools.count(1)
         self._failure: BaseException | None = None
@@ -163,7 +168,9 @@ class Stage:
     def _running(self) -> Pipeline:
         if self._pipe is None:
             # What stands for a name that was taken away must go before all is compared.
-            self._pipe = self._new(LOADER_RENAME_SECONDS="1", LOADER_REPLACEMENT_SECONDS="5")
+            self._pipe = self._new(
+                LOADER_RENAME_SECONDS="1", LOADER_REPLACEMENT_SECONDS="5", **self._rules
+            )
             self._pipe.sandbox.source_db.execute("CREATE TABLE there (id INT PRIMARY KEY)")
             self._pipe.start()
             self._pipe.catch_up()
@@ -179,6 +186,8 @@ def check(pipe: Pipeline, prefix: str) -> None:
     tables = [table for table in pipe.tables() if table.startswith(prefix)]
     unheld = {table: _unheld(pipe, table) for table in pipe.differences(tables)}
     assert _other_definitions(pipe, prefix) == {}
+    if KEEP:
+        assert histories(pipe, tables) == {}
     assert pipe.raw_tables(prefix) == set(tables)
     if tables:
         report = verify(pipe.sandbox.settings(), TableRules(), tables)
@@ -187,6 +196,30 @@ def check(pipe: Pipeline, prefix: str) -> None:
         assert report.exact(strict=True), str(report.as_json(strict=True))
         names = ", ".join(map(quoted, tables))
         pipe.sandbox.source_db.execute(f"DROP TABLE {names}")
+
+
+def histories(pipe: Pipeline, tables: list[str]) -> dict[str, str]:
+    """Tables whose open versions are not the rows that they have; or which have none of them."""
+    found = {}
+    with pipe.raw() as raw:
+        for table in map(raw_name, tables):
+            name, history = table.replace('"', '""'), history_name(table).replace('"', '""')
+            columns = raw.execute(
+                "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute"
+                " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+                " AND attname NOT IN ('_loaded_at', '_source_ts', '_deleted_at')"
+                " AND EXISTS (SELECT FROM pg_index WHERE indrelid = attrelid AND indisprimary)",
+                [f'raw."{name}"'],
+            ).fetchall()[0][0]
+            if columns is None:
+                continue  # without a key nothing is kept
+            live = f'SELECT ROW({columns})::text FROM raw."{name}" WHERE _deleted_at IS NULL'
+            held = f'SELECT ROW({columns})::text FROM raw."{history}" WHERE _valid_to IS NULL'
+            for left, right in ((live, held), (held, live)):
+                query = f"SELECT count(*) FROM ({left} EXCEPT ALL {right}) AS t"
+                if raw.execute(query.encode()).fetchall()[0][0]:
+                    found[table] = f"{left} EXCEPT ALL {right}"
+    return found
 
 
 def _other_definitions(pipe: Pipeline, prefix: str) -> dict[str, str]:
@@ -213,8 +246,8 @@ def _unheld(pipe: Pipeline, table: str) -> int:
     So docs/types.md has it: 0000-00-00 or a NUL in a key. Each of them stands in the quarantine.
     """
     columns = pipe._columns(table)
-    source = pipe._mysql_rows(pipe.sandbox.source, "opendental", table, columns)
-    missing = source - pipe._raw_rows(table, columns)
+    with closing(pipe.sandbox.source_db.connect()) as source, pipe.raw() as raw:
+        missing = mysql_rows(source, table, columns) - raw_rows(raw, table, columns)
     keys = {row[4] for row in pipe.sandbox.source_db.query(f"SHOW KEYS FROM {quoted(table)}")}
     places = [at for at, (name, _) in enumerate(columns) if name in keys]
     quarantine = pipe.sandbox.analytics_db.query(
@@ -245,8 +278,14 @@ def _take_out_quarantine(found: TableReport, unheld: int) -> None:
 
 
 @pytest.mark.timeout(5400)
-def test_random_changes_arrive_exactly(pipeline: NewPipeline, servers: Pair) -> None:
+def test_random_changes_arrive_exactly(
+    pipeline: NewPipeline, servers: Pair, tmp_path: Path
+) -> None:
     stage = Stage(pipeline)
+    if KEEP:
+        rules = tmp_path / "tables.toml"
+        rules.write_text('[table."*"]\ndeletes = "soft"\nhistory = true\n')
+        stage = Stage(pipeline, REPLICATOR_TABLES=str(rules))
     if REPLAY:
         for _ in range(EXAMPLES):
             stage.prove(read_steps(Path(REPLAY).read_text()))

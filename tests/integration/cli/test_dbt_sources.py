@@ -85,6 +85,9 @@ def test_the_file_follows_the_tables_and_columns_of_raw(
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
     assert [path.name for path in file.parent.iterdir() if path.name.startswith(".")] == []
     assert invoke("dbt-sources", "--check", "--file", str(file)).exit_code == 0
+    analytics_db.execute("ALTER TABLE raw.claim ADD COLUMN _deleted_at timestamptz")  # soft deletes
+    assert invoke("dbt-sources", "--file", str(file)).exit_code == 0
+    assert "description: When the source deleted the row; NULL while it has it." in file.read_text()
 
 
 def test_what_keeps_it_from_looking_is_told_with_the_remedy(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,8 +64,12 @@ OWN_TREATMENTS = (
 
 
 @pytest.mark.timeout(600)
-def test_the_models_follow_what_the_source_does(pipeline: NewPipeline, dbt: RunDbt) -> None:
-    pipe = pipeline()
+def test_the_models_follow_what_the_source_does(
+    pipeline: NewPipeline, dbt: RunDbt, tmp_path: Path
+) -> None:
+    rules = tmp_path / "tables.toml"
+    rules.write_text('[table.patient]\ndeletes = "soft"\nhistory = true\n')
+    pipe = pipeline(REPLICATOR_TABLES=str(rules))
     for table in CARRIED:
         pipe.sandbox.source_db.execute(TABLES[table].ddl(pipe.sandbox.engine))
     for statement in ROWS:
@@ -98,16 +103,20 @@ def test_the_models_follow_what_the_source_does(pipeline: NewPipeline, dbt: RunD
     assert stale.code == 0, stale.output
     assert set(stale.statuses.values()) == {"pass"}
 
-    # A table `treatment` of the practice's own, a column less, and deletes that are only marked.
+    # A table `treatment` of the practice's own, a column less; patients go, and come back.
     pipe.sandbox.source_db.execute(TABLES["treatment"].ddl(pipe.sandbox.engine))
     pipe.sandbox.source_db.execute(OWN_TREATMENTS)
     pipe.sandbox.source_db.execute("ALTER TABLE appointment DROP COLUMN Pattern")
     pipe.sandbox.source_db.execute("UPDATE appointment SET AptStatus = 5 WHERE AptNum = 1")
+    pipe.sandbox.source_db.execute("DELETE FROM patient WHERE PatNum = 2")
+    pipe.sandbox.source_db.execute("INSERT INTO patient (PatNum, LName) VALUES (4, 'Synthetic-4')")
     pipe.catch_up()
-    pipe.sandbox.analytics_db.execute("ALTER TABLE raw.patient ADD COLUMN _deleted_at timestamptz")
-    pipe.sandbox.analytics_db.execute(
-        'UPDATE raw.patient SET _deleted_at = now(), _loaded_at = now() WHERE "PatNum" = 2'
-    )
+    marked = 'SELECT "PatNum" FROM raw.patient WHERE _deleted_at IS NOT NULL'
+    assert rows(pipe, marked) == [(2,)]
+    versions = 'SELECT "LName", _valid_to IS NULL FROM raw.patient_history WHERE "PatNum" = 4'
+    assert sorted(rows(pipe, versions)) == [("Synthetic-4", False), ("Synthetic-4", True)]
+    verified = pipe.run("verify")
+    assert verified.returncode == 0, verified.stdout
     assert_green(dbt(pipe.environment, "run"))
     assert_marts_are_raw(pipe, "treatment", "TreatmentNum")
     assert_own_treatments(pipe)
@@ -151,7 +160,7 @@ def assert_names(pipe: Pipeline) -> None:
 
 def assert_marts_are_raw(pipe: Pipeline, treatments: str, key: str) -> None:
     """Each mart has each row of its raw table in the version that stands there, and no other."""
-    live = "_deleted_at IS NULL" if treatments == "treatment" else "true"
+    live = "_deleted_at IS NULL"
     for mart, column, table, own, where in (
         ("dim_patient", "patient_num", "patient", "PatNum", live),
         ("fact_appointments", "appointment_num", "appointment", "AptNum", "true"),
@@ -239,6 +248,9 @@ def assert_own_treatments(pipe: Pipeline) -> None:
         1: ["treatment", 1, 1, "S0001", "Complete", 7.5],
         50: ["treatment", 0, None, None, "Treatment planned", 3],  # its patient is marked deleted
     }
+    patients = facts(pipe, "fact_appointments", "appointment_num", "patient_num")
+    assert patients[5] == [4]  # its patient is back
+    assert patients[7] == [0]
     shown = facts(
         pipe, "fact_appointments", "appointment_num", "appointment_status, length_minutes"
     )

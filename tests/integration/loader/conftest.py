@@ -6,6 +6,9 @@ last. `Harness` steps a real `Loader` until `raw` has reached the last of them.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -25,6 +28,7 @@ from config.settings import (
 )
 from loader.daemon import Loader
 from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
+from replicator.sandbox.processes import free_port
 
 TRACKING = (
     """CREATE TABLE etl_binlog_offset (
@@ -51,6 +55,7 @@ TRACKING = (
       message text CHARACTER SET utf8mb4 NULL, updated_at datetime(6) NOT NULL) ENGINE=InnoDB""",
 )
 SOURCE_FILE = "source-bin.000001"
+Start = Callable[..., "subprocess.Popen[str]"]
 
 
 class Replica:
@@ -261,3 +266,49 @@ def harness(
     harness = Harness(settings, replica, analytics_db)
     yield harness
     harness.close()
+
+
+@pytest.fixture
+def environment(settings: Settings) -> dict[str, str]:
+    """What a loader that is a process of its own is told."""
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OPENDENTAL_", "MYSQL_", "POSTGRES_", "LOADER_", "REPLICATOR_"))
+    }
+    variables |= {"OPENDENTAL_SOURCE_HOST": "127.0.0.2", "OPENDENTAL_SOURCE_PASSWORD": "unused"}
+    variables |= {"OPENDENTAL_SOURCE_USER": "unused", "LOADER_METRICS_PORT": "0"}
+    for prefix, server in (
+        ("MYSQL_REPLICATION", settings.replication),
+        ("POSTGRES_ANALYTICS", settings.analytics),
+    ):
+        variables |= {
+            f"{prefix}_HOST": server.host,
+            f"{prefix}_PORT": str(server.port),
+            f"{prefix}_DB": server.db,
+            f"{prefix}_USER": server.user,
+            f"{prefix}_PASSWORD": server.password.get_secret_value(),
+        }
+    return variables
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Iterator[Start]:
+    """Starts loaders as processes, and ends what is left of them."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(**overrides: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "loader.cli", "run", "--env-file", "/dev/null"],
+            env=environment | {"LOADER_METRICS_PORT": str(free_port())} | overrides,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()

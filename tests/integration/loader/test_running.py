@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,54 +17,9 @@ from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
 from replicator.sandbox.servers import BinlogServer
 from tests.numbers import numbers
 
-from .conftest import Harness, Replica
+from .conftest import Harness, Replica, Start
 
 Wait = Callable[..., Any]
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def environment(settings: Settings) -> dict[str, str]:
-    variables = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("OPENDENTAL_", "MYSQL_", "POSTGRES_", "LOADER_", "REPLICATOR_"))
-    }
-    variables |= {"OPENDENTAL_SOURCE_HOST": "127.0.0.2", "OPENDENTAL_SOURCE_PASSWORD": "unused"}
-    variables |= {"OPENDENTAL_SOURCE_USER": "unused", "LOADER_METRICS_PORT": "0"}
-    for prefix, server in (
-        ("MYSQL_REPLICATION", settings.replication),
-        ("POSTGRES_ANALYTICS", settings.analytics),
-    ):
-        variables |= {
-            f"{prefix}_HOST": server.host,
-            f"{prefix}_PORT": str(server.port),
-            f"{prefix}_DB": server.db,
-            f"{prefix}_USER": server.user,
-            f"{prefix}_PASSWORD": server.password.get_secret_value(),
-        }
-    return variables
-
-
-@pytest.fixture
-def start(environment: dict[str, str]) -> Iterator[Start]:
-    running: list[subprocess.Popen[str]] = []
-
-    def begin(**overrides: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "loader.cli", "run", "--env-file", "/dev/null"],
-            env=environment | {"LOADER_METRICS_PORT": "19406"} | overrides,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running.append(process)
-        return process
-
-    yield begin
-    for process in running:
-        process.kill()
-        process.communicate()
 
 
 def _reached(replica: Replica, raw: PostgresDatabase) -> bool:

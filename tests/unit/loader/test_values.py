@@ -156,7 +156,7 @@ def test_an_unknown_type_halts_rather_than_being_guessed() -> None:
 
 OTHERS = [
     *("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"),
-    *("_key", "_deleted", "_source_ts", "_loaded_at"),
+    *("_key", "_deleted", "_source_ts", "_loaded_at", "_deleted_at"),
 ]
 """Names that raw tables have for something else."""
 

@@ -5,7 +5,7 @@ Right: moments of that server as readings of our monotonic clock, and how far tw
 apart. No wall clock of this machine is in it, so setting that one changes no lag.
 
 The answer lies somewhere between question and arrival: half of that time is the error. Of the
-last few readings the quickest counts.
+last few readings the quickest counts, until one cannot be of the same clock: somebody set it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections import deque
 from typing import NamedTuple
 
 KEPT = 8
+SET_SECONDS = 1.0
+"""What two readings may differ by beyond their errors; less is drift, or a clock of seconds."""
 
 
 class _Reading(NamedTuple):
@@ -36,7 +38,11 @@ class ServerClock:
 
     def read(self, wall: float, before: float, after: float) -> None:
         """It showed `wall` at some moment between `before` and `after`."""
-        self._readings.append(_Reading(after - before, wall - (before + after) / 2))
+        reading = _Reading(after - before, wall - (before + after) / 2)
+        errors = (reading.took + min(self._readings, default=reading).took) / 2
+        if self._readings and abs(reading.offset - self.offset) > errors + SET_SECONDS:
+            self._readings.clear()
+        self._readings.append(reading)
         self.offset = min(self._readings).offset
 
     def moment(self, wall: float) -> float:

@@ -26,6 +26,7 @@ from sqlalchemy import URL, Engine, create_engine
 
 from config.driver import GuardedConnection
 from config.errors import translated
+from config.postgres_driver import GuardedCursor, GuardedPostgres, no_plain_password
 from config.settings import MySQLServer, PostgresServer, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def connect_postgres(
     """Connect to the analytics database with `schema` (the raw one by default) as search path."""
     path = search_path_option(server.schema_name if schema is None else schema)
     with translated(server.label):
-        return psycopg.connect(
+        return GuardedPostgres.connect(
             host=server.host,
             port=server.port,
             dbname=server.db,
@@ -136,7 +137,9 @@ def connect_postgres(
             keepalives_count=KEEPALIVE_PROBES,
             tcp_user_timeout=SEND_TIMEOUT * 1000,
             autocommit=autocommit,
+            cursor_factory=GuardedCursor,
             **postgres_tls_options(server),
+            **no_plain_password(server.ssl_mode),
             **options,
         )
 

@@ -54,6 +54,28 @@ class Asked:
         self.reload = threading.Event()
 
 
+class _Turns:
+    """A step of the leg, one after another; a rest instead while there is a reason to hold it."""
+
+    def __init__(self, leg: Leg, stop: Event, hold: Callable[[], str]) -> None:
+        self._leg = leg
+        self._stop = stop
+        self._hold = hold
+        self.held = ""
+        """Why the leg is held; "" while it is not."""
+
+    def take(self) -> None:
+        before, self.held = self.held, self._hold()
+        if self.held != before:
+            log.warning("paused" if self.held else "resumed", reason=self.held or before)
+        if not self.held:
+            self._leg.step()
+            return
+        if not before:
+            self._leg.close()
+        self._stop.wait(HOLD_SECONDS)
+
+
 def run(
     leg: Leg,
     stop: Event,
@@ -81,20 +103,7 @@ def run(
         log.warning("retrying", reason=str(error), attempt=state.attempt_number, wait_seconds=wait)
         manager.stepped(lambda: f"waiting, attempt {state.attempt_number}: {error}")
 
-    held = ""
-
-    def turn() -> None:
-        nonlocal held
-        before, held = held, hold()
-        if held != before:
-            log.warning("paused" if held else "resumed", reason=held or before)
-        if not held:
-            leg.step()
-            return
-        if not before:
-            leg.close()
-        stop.wait(HOLD_SECONDS)
-
+    turns = _Turns(leg, stop, hold)
     passing: tuple[type[BaseException], ...] = (Transient,)
     patiently = Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, passing)),
@@ -112,10 +121,10 @@ def run(
                     manager.reloading()
                     reread()
                     manager.ready()
-                patiently(turn)
-                if not held:
+                patiently(turns.take)
+                if not turns.held:
                     passing = (Transient, AlreadyRunning)
-                manager.stepped(lambda: held or leg.describe())
+                manager.stepped(lambda: turns.held or leg.describe())
         except passing:
             if not stop.is_set():
                 raise

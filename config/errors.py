@@ -15,6 +15,7 @@ right goes one tree, by which the daemons decide between waiting and stopping:
           BinlogTorn          a file breaks off within an event: its server crashed
         EventsLost            the server says that its binlog lacks events: resync
         UnknownEvent          an event we refuse to guess at
+          ColumnsMissing      a row of which some is left out
         StatementFormat       rows were logged as statements
         ApplyConflict         the target holds rows that it should not hold
         SchemaDrift           the target's table has another shape than ours
@@ -221,7 +222,15 @@ _LIBPQ_BUSY = re.compile(
 _LIBPQ_LOST = re.compile(
     r"refused|timeout|timed out|time-out|could not translate|could not receive|could not send"
     r"|closed|unexpectedly|reset by peer|unreachable|no route|not known|name resolution"
-    r"|lost|Broken pipe|consuming input failed|sending query failed|No such file",
+    r"|lost|Broken pipe|consuming input failed|sending query failed|No such file"
+    r"|no connection to the server|terminating connection|pipeline aborted"
+    r"|expected authentication request|received invalid|cannot allocate memory",
+    re.IGNORECASE,
+)
+# TLS that broke off, or whose bytes were damaged on their way, rather than TLS that is set wrongly.
+_LIBPQ_TLS_BROKEN = re.compile(
+    r"SSL SYSCALL error|SSL connection has been closed|bad record mac|decryption failed"
+    r"|unexpected eof|consuming input failed|sending query failed",
     re.IGNORECASE,
 )
 
@@ -405,15 +414,28 @@ def _postgres_wording(exc: psycopg.Error, state: str) -> str:
     return f"{name} (SQLSTATE {state}{places})"
 
 
+def _is_libpqs_own(exc: psycopg.Error) -> bool:
+    """Did libpq, or psycopg, stop within an answer? A server's errors have a message in fields."""
+    stopped = type(exc) in (psycopg.DatabaseError, psycopg.InternalError)
+    return stopped and exc.diag.message_primary is None
+
+
 def _classify_libpq(exc: psycopg.Error, server: str) -> ReplicatorError:
     """Errors of the connection itself: libpq's words, which know nothing of rows."""
     text = str(exc)
     prefix = _prefix(server)
+    if _is_libpqs_own(exc):
+        return _lost(server, "the server's answer makes no sense; hung up")
     if not isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
         return Halt(f"{server}: the driver refused the call ({type(exc).__name__})")
     said = " ".join(text.split())
     if _LIBPQ_BUSY.search(text):
         return ServerBusy(f"{server}: {said}")
+    if "cleartext password" in text:
+        remedy = f"Let its pg_hba.conf say scram-sha-256, or set {prefix}_SSL_MODE=verify-full."
+        return ConfigError(f"{server}: it asks for the password without encryption", remedy)
+    if _LIBPQ_TLS_BROKEN.search(text):
+        return _lost(server, said)
     if _LIBPQ_ACCOUNT.search(text) and "unexpectedly" not in text:
         hint = f"Check {prefix}_USER, {prefix}_PASSWORD, {prefix}_DB and {prefix}_SSL_MODE."
         return ConfigError(f"{server}: {said}", hint)

@@ -15,6 +15,8 @@ into them. A lag is `now` less the moment up to which everything is *known* to b
   behind a time with nothing to do, whichever is later.
 
 So a lag is never too small by more than `patience`, in which a dead link looks like an idle one.
+No moment is later than now: one that is comes from a clock that was set and not yet read again,
+and would hide every lag until then.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ class Freshness:
         self.known = False
         """Is anything known but that this process began?"""
 
-    def begin(self, moment: float) -> None:
+    def begin(self, moment: float, now: float) -> None:
         """Nothing is known but what is stored: all is written up to `moment`."""
-        self._until, self._idle, self.known = moment, False, True
+        self._until, self._idle, self.known = min(moment, now), False, True
 
     def arrived(self, now: float) -> None:
         """Something has come that is not written yet."""
@@ -41,9 +43,9 @@ class Freshness:
             self._until = max(self._until, now)
         self._idle = False
 
-    def committed(self, moment: float) -> None:
+    def committed(self, moment: float, now: float) -> None:
         """What the other side had committed at `moment` is written, and all before it."""
-        self._until = max(self._until, moment)
+        self._until = max(self._until, min(moment, now))
 
     def caught_up(self, heard: float) -> None:
         """Everything is written that had come when the other side was last heard."""

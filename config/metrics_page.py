@@ -26,7 +26,8 @@ the two apart. Lags are computed when they are scraped.
 * Moments are on the monotonic clock of the daemon's host. The servers' clocks are read through
   their connections and are allowed for: the source's by the replicator, which notes on the replica
   how far it is apart from the replica's; so the loader, which does not speak to the source, gets
-  the pipeline's lag right as well.
+  the pipeline's lag right as well. A clock that is set is believed at the next look, and no moment
+  is taken for later than now.
 * MariaDB's binlog tells a commit's second only: a lag that is not 0 may be 1 s too high there.
 * The pipeline is caught up when `raw` stands at the position that leg 1 noted as its end of the
   source's binlog. Leg 1 notes it every two seconds (`etl_horizon` on the replica, not logged in

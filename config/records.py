@@ -21,7 +21,7 @@ import pymysql
 
 from config.connections import connect_mysql
 from config.errors import ReplicatorError
-from config.metrics import HALTS
+from config.metrics import HALTS, LAST_HALT
 from config.settings import MySQLServer
 
 _ASCII = "CHARACTER SET ascii COLLATE ascii_bin"
@@ -53,6 +53,8 @@ DEFINITIONS: Final = (
 )
 KEPT_HALTS: Final = 500
 """Older ones are forgotten."""
+LOOK_SECONDS: Final = 10.0
+"""Between two looks at them."""
 _MOST_TEXT: Final = 2000
 _SECONDS: Final = 3
 """What noting a halt may take: the daemon is about to end."""
@@ -174,12 +176,30 @@ def read_halts(connection: Any) -> list[HaltNote]:
     return []
 
 
-def count_new(halts: list[HaltNote], counted: set[HaltNote]) -> None:
-    """Let the counter hold every halt that is remembered, once."""
-    for note in halts:
-        if note not in counted:
-            counted.add(note)
-            HALTS.labels(note.leg, note.error).inc()
+class RememberedHalts:
+    """The halts of both legs as one daemon knows them: read now and then, and counted once."""
+
+    def __init__(self) -> None:
+        self.all: list[HaltNote] = []
+        """The last first."""
+        self._counted: set[HaltNote] = set()
+        self._next = 0.0
+
+    def tell(self) -> None:
+        """Answer for the metric from now on."""
+        LAST_HALT.tell(lambda: {(note.leg,): note.at for note in reversed(self.all)})
+
+    def look(self, connection: Any, now: float) -> bool:
+        """Read them again, where that is due; was it?"""
+        if now < self._next:
+            return False
+        self._next = now + LOOK_SECONDS
+        self.all = read_halts(connection)
+        for note in self.all:
+            if note not in self._counted:
+                self._counted.add(note)
+                HALTS.labels(note.leg, note.error).inc()
+        return True
 
 
 def write_verify(connection: Any, verdicts: dict[str, int]) -> None:

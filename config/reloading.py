@@ -19,10 +19,10 @@ from config.tables import TableRules, load_table_rules
 log = structlog.get_logger()
 
 
-def reread(env_file: Path, follow: Callable[[TableRules], None]) -> None:
+def reread(env_file: Path, leg: str, follow: Callable[[TableRules], None]) -> None:
     """Read them again and have the leg `follow` the rules."""
     try:
-        settings = load_settings(env_file)
+        settings = load_settings(env_file, leg=leg)
         rules = load_table_rules(settings.tables_file)
     except ConfigError as error:
         log.error("reload_refused", reason=str(error), remedy=error.hint)

@@ -217,6 +217,11 @@ def _sections() -> tuple[_Section, ...]:
 
 _SECTIONS: Final = _sections()
 SERVERS: Final = ("source", "replication", "analytics")
+SERVERS_OF: Final = {
+    "replicator": ("source", "replication"),
+    "loader": ("replication", "analytics"),
+}
+"""Those that a leg connects to."""
 
 
 def known_variables() -> tuple[str, ...]:
@@ -227,9 +232,15 @@ def known_variables() -> tuple[str, ...]:
 
 
 def load_settings(
-    env_file: Path | None = Path(".env"), environ: Mapping[str, str] | None = None
+    env_file: Path | None = Path(".env"),
+    environ: Mapping[str, str] | None = None,
+    *,
+    leg: str | None = None,
 ) -> Settings:
     """Settings out of `environ` (the process's own by default) over `env_file`.
+
+    A daemon is a `leg` and connects to two of the servers: it need not be told the third one's
+    password, and its unit does not tell it.
 
     Raises one ConfigError that lists every fault, each with its variable, its value unless that
     is a secret, and what is allowed. A missing `.env` is fine. An empty value counts as unset.
@@ -239,7 +250,8 @@ def load_settings(
     values = {**_read_env_file(env_file, faults), **{k: v for k, v in given.items() if v.strip()}}
     parts: dict[str, _Frozen] = {}
     for section in _SECTIONS:
-        part = _load_section(section, values, parts, faults)
+        secret = leg is None or section.name in SERVERS_OF[leg]
+        part = _load_section(section, values, parts, faults, secret=secret)
         if part is not None:
             parts[section.name] = part
     faults.extend(_faults_between(parts))
@@ -263,8 +275,14 @@ def _read_env_file(path: Path | None, faults: list[str]) -> dict[str, str]:
 
 
 def _load_section(
-    section: _Section, values: Mapping[str, str], parts: Mapping[str, _Frozen], faults: list[str]
+    section: _Section,
+    values: Mapping[str, str],
+    parts: Mapping[str, _Frozen],
+    faults: list[str],
+    *,
+    secret: bool,
 ) -> _Frozen | None:
+    """`secret`: a server's password is needed."""
     raw: dict[str, object] = {**section.defaults, **_computed_defaults(section, parts)}
     before = len(faults)
     for field in section.fields():
@@ -272,8 +290,8 @@ def _load_section(
         if variable in values:
             raw[field] = values[variable]
     if section.name in SERVERS:
-        password = _password(section, values, faults)
         raw.pop("password", None)
+        password = _password(section, values, faults) if secret else None
         if password is not None:
             raw["password"] = SecretStr(password)
     if section.model is LoaderTuning:
@@ -328,9 +346,17 @@ def _secret(variable: str, values: Mapping[str, str], faults: list[str]) -> str 
     if f"{variable}_FILE" in values:
         return _read_secret(f"{variable}_FILE", Path(values[f"{variable}_FILE"]), faults)
     credential = Path(values.get("CREDENTIALS_DIRECTORY", "")) / variable.lower()
-    if "CREDENTIALS_DIRECTORY" in values and credential.exists():
+    if "CREDENTIALS_DIRECTORY" in values and _may_be_there(credential):
         return _read_secret(f"credential {variable.lower()}", credential, faults)
     return None
+
+
+def _may_be_there(path: Path) -> bool:
+    """Also where its directory does not let us look: then reading it says so."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _read_secret(source: str, path: Path, faults: list[str]) -> str | None:

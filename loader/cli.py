@@ -73,7 +73,7 @@ def run_command(
       loader run --env-file /etc/opendental-replicator/environment
     """
     try:
-        settings = load_settings(env_file)
+        settings = load_settings(env_file, leg="loader")
         configure_logging(settings.log_level, settings.log_format)
         failpoints.arm(os.environ)
         try:
@@ -119,7 +119,7 @@ def _serve(settings: Settings, env_file: Path) -> None:
             asked.stop,
             service=service,
             reload=asked.reload,
-            reread=partial(reread, env_file, leg.follow),
+            reread=partial(reread, env_file, "loader", leg.follow),
             hold=control.hold,
         )
     offset = leg.standing.offset

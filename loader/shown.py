@@ -1,30 +1,26 @@
 """What leg 2 shows on its port: where it stands, and its tables as `raw` has them.
 
-Left: the `Standing` that the session keeps, and a connection of its own to PostgreSQL, asked only
-when somebody looks, and never waited for long. Right: an `Account`.
+Left: the `Standing` that the session keeps, and PostgreSQL, asked only when somebody looks.
+Right: an `Account`.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import astuple
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
-import psycopg
-
 from config.connections import PostgresConnection, connect_postgres
-from config.errors import ReplicatorError
 from config.metrics import QUARANTINED_ROWS
 from config.page.account import MOST_HALTS, MOST_TABLES, Account, CopyLine, HaltLine, TableLine
+from config.page.asking import ANSWER_SECONDS, TablesAsked
 from config.page.site import READY_SECONDS
-from config.settings import Settings
+from config.settings import PostgresServer, Settings
 from loader.standing import Standing
 from loader.tracking import DROPPED, LOADING, RELOADING
 
-ANSWER_SECONDS: Final = 2.0
 _NAMED: Final = 5
 
 
@@ -35,11 +31,10 @@ class ShownLoader:
         self, settings: Settings, standing: Standing, held: Callable[[], str] = lambda: ""
     ) -> None:
         """`held`: why the leg is paused; "" where it is not."""
-        self._server = settings.analytics.model_copy(update={"connect_timeout": ANSWER_SECONDS})
+        server = settings.analytics.model_copy(update={"connect_timeout": ANSWER_SECONDS})
+        self._tables = TablesAsked(partial(_connected, server), _tables)
         self._standing = standing
         self._held = held
-        self._lock = threading.Lock()
-        self._connection: PostgresConnection | None = None
 
     def lag(self) -> float:
         """Seconds that `raw` is behind the source, now."""
@@ -60,21 +55,14 @@ class ShownLoader:
             "loader",
             lag=standing.loader_lag(),
             whole_lag=standing.lag(),
-            link_up=standing.streaming,
-            heard=standing.heard_age(),
-            bytes_behind=standing.bytes_behind(),
-            transactions_behind=standing.transactions_behind(),
-            purge_in=standing.purge_in(),
             doing=self.unready(),
-            halts=[HaltLine(*astuple(halt)) for halt in standing.halts[:MOST_HALTS]],
+            halts=[HaltLine(*astuple(halt)) for halt in standing.halts.all[:MOST_HALTS]],
             quarantined=_quarantined(),
             copies=self._copies(),
         )
-        account.position = str(standing.offset.replica) if standing.offset else ""
         account.ready = not account.doing and self.lag() <= READY_SECONDS
-        with suppress(ReplicatorError, psycopg.Error, OSError):
-            account.tables = self._tables()
-            account.tables_told = True
+        standing.link.describe(account)
+        self._tables.tell(account)
         return account
 
     def _copies(self) -> list[CopyLine]:
@@ -88,36 +76,27 @@ class ShownLoader:
         what = f"loading {', '.join(names[:_NAMED])}{more}"
         return [CopyLine(what, done, len(known), unit="tables")]
 
-    def _tables(self) -> list[TableLine]:
-        with self._lock:
-            try:
-                if self._connection is None:
-                    self._connection = connect_postgres(
-                        self._server, autocommit=True, application_name="loader page"
-                    )
-                    self._connection.execute(
-                        f"SET statement_timeout = '{int(ANSWER_SECONDS * 1000)}ms'"
-                    )
-                rows = self._connection.execute(
-                    "SELECT table_name, transformation_status, rows_transformed, last_transformed,"
-                    " schema_hash FROM etl_transform_status WHERE transformation_status <> %s"
-                    " LIMIT %s",
-                    [DROPPED, MOST_TABLES],
-                ).fetchall()
-            except BaseException:
-                self.close()
-                raise
-        return [
-            TableLine(name, state, int(count), _iso(when), (digest or "")[:8])
-            for name, state, count, when, digest in rows
-        ]
-
     def close(self) -> None:
         """Hang up."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(Exception):
-                connection.close()
+        self._tables.close()
+
+
+def _connected(server: PostgresServer) -> PostgresConnection:
+    connection = connect_postgres(server, autocommit=True, application_name="loader page")
+    connection.execute(f"SET statement_timeout = '{int(ANSWER_SECONDS * 1000)}ms'")
+    return connection
+
+
+def _tables(connection: PostgresConnection) -> list[TableLine]:
+    rows = connection.execute(
+        "SELECT table_name, transformation_status, rows_transformed, last_transformed, schema_hash"
+        " FROM etl_transform_status WHERE transformation_status <> %s LIMIT %s",
+        [DROPPED, MOST_TABLES],
+    ).fetchall()
+    return [
+        TableLine(name, state, int(count), _iso(when), (digest or "")[:8])
+        for name, state, count, when, digest in rows
+    ]
 
 
 def _quarantined() -> int:

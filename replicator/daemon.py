@@ -287,7 +287,7 @@ class Replicator:
 
     def _stream_on(self, session: Session) -> None:
         if self._incoming is None:
-            self._incoming = self.standing.incoming = Incoming(session, self._replicator)
+            self._incoming = self.standing.link.stream = Incoming(session, self._replicator)
         incoming = self._incoming
         deadline = time.monotonic() + STEP_SECONDS
         reach("source.before_read")

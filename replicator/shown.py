@@ -1,30 +1,25 @@
 """What leg 1 shows on its port: where it stands, and its tables as the replica has them.
 
-Left: the `Standing` that the loop keeps, and a connection of its own to the replica, asked only
-when somebody looks, and never waited for long. Right: an `Account`.
+Left: the `Standing` that the loop keeps, and the replica, asked only when somebody looks.
+Right: an `Account`.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import astuple
 from datetime import UTC, datetime
-from typing import Any, Final
-
-import pymysql
+from functools import partial
+from typing import Any
 
 from config.connections import connect_mysql
-from config.errors import ReplicatorError
 from config.page.account import MOST_HALTS, MOST_TABLES, Account, CopyLine, HaltLine, TableLine
+from config.page.asking import ANSWER_SECONDS, TablesAsked
 from config.page.site import READY_SECONDS
 from config.records import VerifyNote
 from config.settings import Settings
 from replicator.standing import Standing
 from replicator.tracking import fetch
-
-ANSWER_SECONDS: Final = 2.0
 
 
 class ShownReplicator:
@@ -34,12 +29,17 @@ class ShownReplicator:
         self, settings: Settings, standing: Standing, held: Callable[[], str] = lambda: ""
     ) -> None:
         """`held`: why the leg is paused; "" where it is not."""
-        server = settings.replication
-        self._server = server.model_copy(update={"connect_timeout": ANSWER_SECONDS})
+        server = settings.replication.model_copy(update={"connect_timeout": ANSWER_SECONDS})
+        connect = partial(
+            connect_mysql,
+            server,
+            database=server.db,
+            read_timeout=ANSWER_SECONDS,
+            write_timeout=ANSWER_SECONDS,
+        )
+        self._tables = TablesAsked(connect, _tables)
         self._standing = standing
         self._held = held
-        self._lock = threading.Lock()
-        self._connection: Any = None
 
     def lag(self) -> float:
         """Seconds behind, now."""
@@ -59,21 +59,14 @@ class ShownReplicator:
         account = Account(
             "replicator",
             lag=self.lag(),
-            link_up=standing.streaming,
-            heard=standing.heard_age(),
-            bytes_behind=standing.bytes_behind(),
-            transactions_behind=standing.transactions_behind(),
-            purge_in=standing.purge_in(),
             doing=self.unready(),
-            halts=[HaltLine(*astuple(halt)) for halt in standing.halts[:MOST_HALTS]],
+            halts=[HaltLine(*astuple(halt)) for halt in standing.halts.all[:MOST_HALTS]],
             verified=verified_words(standing.verified),
             copies=self._copies(),
         )
-        account.position = str(standing.offset.position) if standing.offset else ""
         account.ready = not account.doing and self.lag() <= READY_SECONDS
-        with suppress(ReplicatorError, pymysql.MySQLError, OSError):
-            account.tables = self._tables()
-            account.tables_told = True
+        standing.link.describe(account)
+        self._tables.tell(account)
         return account
 
     def _copies(self) -> list[CopyLine]:
@@ -86,35 +79,21 @@ class ShownReplicator:
             copies.append(CopyLine(f"reload of {resync.table}", resync.rows, resync.expected))
         return copies
 
-    def _tables(self) -> list[TableLine]:
-        with self._lock:
-            try:
-                if self._connection is None:
-                    self._connection = connect_mysql(
-                        self._server,
-                        database=self._server.db,
-                        read_timeout=ANSWER_SECONDS,
-                        write_timeout=ANSWER_SECONDS,
-                    )
-                rows = fetch(
-                    self._connection,
-                    "SELECT table_name, extraction_status, rows_extracted, last_extracted,"
-                    f" schema_hash FROM etl_extract_status LIMIT {MOST_TABLES}",
-                )
-            except BaseException:
-                self.close()
-                raise
-        return [
-            TableLine(name, state, int(rows), _iso(when), (digest or "")[:8])
-            for name, state, rows, when, digest in rows
-        ]
-
     def close(self) -> None:
         """Hang up."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(Exception):
-                connection.close()
+        self._tables.close()
+
+
+def _tables(connection: Any) -> list[TableLine]:
+    rows = fetch(
+        connection,
+        "SELECT table_name, extraction_status, rows_extracted, last_extracted, schema_hash"
+        f" FROM etl_extract_status LIMIT {MOST_TABLES}",
+    )
+    return [
+        TableLine(name, state, int(count), _iso(when), (digest or "")[:8])
+        for name, state, count, when, digest in rows
+    ]
 
 
 def verified_words(note: VerifyNote | None) -> str:

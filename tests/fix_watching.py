@@ -143,13 +143,16 @@ class Browser:
         self._program = found
         self._profile = directory / "profile"
 
-    def dom(self, url: str) -> str:
-        """The document as the browser understood it, as HTML."""
-        return self._run("--dump-dom", url)
+    def dom(self, url: str, script_seconds: int = 0) -> str:
+        """The document as the browser understood it, as HTML; scripts may take so long."""
+        return self._run(*_patience(script_seconds), "--dump-dom", url)
 
-    def picture(self, url: str, path: Path, width: int, height: int) -> bytes:
+    def picture(
+        self, url: str, path: Path, width: int, height: int, script_seconds: int = 0
+    ) -> bytes:
         """What is to be seen in a window of that size, as PNG."""
-        self._run(f"--screenshot={path}", f"--window-size={width},{height}", url)
+        size = f"--window-size={width},{height}"
+        self._run(*_patience(script_seconds), f"--screenshot={path}", size, url)
         return path.read_bytes()
 
     def _run(self, *arguments: str) -> str:
@@ -176,6 +179,11 @@ class Browser:
         said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
         assert said == [], said  # a breach of the page's policy would be told there
         return done.stdout
+
+
+def _patience(seconds: int) -> list[str]:
+    """While a page's scripts wait for answers, its clock stands still: this ends what does not."""
+    return [f"--virtual-time-budget={seconds * 1000}"] if seconds else []
 
 
 @pytest.fixture

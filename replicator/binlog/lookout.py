@@ -83,6 +83,8 @@ class Lookout:
         self.clock = ServerClock(time.time() - time.monotonic())
         self.rotations = Rotations()
         self.sight = Sight()
+        self.seen = threading.Event()
+        """Was there ever a look that succeeded?"""
 
     def start(self) -> None:
         """Begin to look, where that is not done yet."""
@@ -128,6 +130,7 @@ class Lookout:
             self._next_files = now + FILES_SECONDS
         self.sight = Sight(self._position(file, offset), gtids, files, keeps)
         self._also(connection)
+        self.seen.set()
 
     def _read_clock(self, connection: Any) -> None:
         before = time.monotonic()

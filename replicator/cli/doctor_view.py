@@ -12,6 +12,8 @@ from replicator.cli.doctor import Finding, Verdict
 
 _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 
+_PLACES = {"source": "on the source", "replica": "on the replica", "analytics": "in PostgreSQL"}
+
 
 def show_findings(findings: Sequence[Finding], console: Console) -> None:
     """A line for each finding; below those that are not ok, what is needed and the remedy.
@@ -37,7 +39,7 @@ def _remedy(finding: Finding) -> list[str]:
         "" if finding.sql else ", then restart it"
     )
     for what, each in (
-        (f"SQL on the {finding.server}", finding.sql),
+        (f"SQL {_PLACES.get(finding.server, finding.server)}", finding.sql),
         (where, finding.my_cnf),
         ("our environment or .env", finding.settings),
     ):

@@ -8,6 +8,7 @@ an error; a server that cannot be reached raises.
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from config.connections import (
@@ -82,6 +83,12 @@ class Observer:
         return self._analytics
 
     # --- leg 1 ---------------------------------------------------------------------------
+
+    def source_time(self) -> datetime:
+        """What time the source's clock shows, in UTC, to the second as every version tells it."""
+        with translated(self.settings.source.label):
+            (now,) = fetch(self.source, "SELECT UTC_TIMESTAMP()")[0]
+        return now.replace(tzinfo=UTC)  # type: ignore[no-any-return]
 
     def source_position(self) -> SourcePosition:
         """The end of the source's binlog now."""

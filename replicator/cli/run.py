@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 def run_replicator(env_file: Path) -> None:
     """Replicate until told to stop; raises what only an operator can mend."""
-    settings = load_settings(env_file)
+    settings = load_settings(env_file, leg="replicator")
     configure_logging(settings.log_level, settings.log_format)
     failpoints.arm(os.environ)
     rules = load_table_rules(settings.tables_file)
@@ -59,7 +59,7 @@ def run_replicator(env_file: Path) -> None:
                     asked.stop,
                     service=service,
                     reload=asked.reload,
-                    reread=partial(reread, env_file, leg.follow),
+                    reread=partial(reread, env_file, "replicator", leg.follow),
                     hold=control.hold,
                 )
     except ReplicatorError as error:

@@ -115,6 +115,11 @@ def load(
     """
     with reported(), _failing():
         sandbox = _running(directory)
+        if sandbox.source_db.query("SHOW TABLES"):
+            raise ConfigError(
+                "the sandbox's source has tables already",
+                "Make another: replicator sandbox down --remove, then up, then load.",
+            )
         with closing(sandbox.source_db.connect()) as connection:
             schema.create_tables(connection, sandbox.engine)
             rows = data.load(connection, patients, seed)

@@ -110,9 +110,11 @@ class Status:
 
 @dataclass(slots=True)
 class _Positions:
-    """The four ends that lag is measured between."""
+    """The ends that lag is measured between, and the clock that it is measured by."""
 
     source: BinlogPosition | None = None
+    source_time: datetime | None = None
+    """What time it is there, in UTC."""
     applied: BinlogPosition | None = None
     replica: BinlogPosition | None = None
     loaded: BinlogPosition | None = None
@@ -180,7 +182,7 @@ def _look(observer: Observer, status: Status, at: _Positions, *, tables: bool) -
 
 
 def _source(observer: Observer, status: Status, at: _Positions) -> None:
-    at.source = observer.source_position()
+    at.source, at.source_time = observer.source_position(), observer.source_time()
     status.source_position = str(at.source)
 
 
@@ -205,7 +207,7 @@ def _replica(observer: Observer, status: Status, at: _Positions) -> None:
     if at.source is not None:
         # Read before the offset, so a busy source shows no lag that is not there.
         leg.lag_bytes = bytes_behind(observer.source_files(), at.applied, at.source)
-        leg.lag_seconds = _age(leg)
+        leg.lag_seconds = _age(leg, at.source_time)
 
 
 def _analytics(observer: Observer, status: Status, at: _Positions) -> None:
@@ -222,17 +224,20 @@ def _analytics(observer: Observer, status: Status, at: _Positions) -> None:
         leg.lag_bytes = bytes_behind(observer.replica_files(), at.loaded, at.replica)
     shown = offset.source
     if at.source is not None and shown is not None:
-        leg.lag_seconds = 0.0 if shown >= at.source else _age(leg)
+        leg.lag_seconds = 0.0 if shown >= at.source else _age(leg, at.source_time)
 
 
-def _age(leg: Leg) -> float | None:
-    """Seconds since the source committed what the leg wrote last; 0 when that is all there is."""
+def _age(leg: Leg, now: datetime | None) -> float | None:
+    """Seconds since the source committed what the leg wrote last; 0 when that is all there is.
+
+    Both moments are by the source's clock, which may be another than ours.
+    """
     if leg.lag_bytes == 0:
         return 0.0
-    if leg.source_commit_time is None:
+    if leg.source_commit_time is None or now is None:
         return None
     moment = datetime.fromisoformat(leg.source_commit_time)
-    return round(max(0.0, (datetime.now(UTC) - moment).total_seconds()), 3)
+    return round(max(0.0, (now - moment).total_seconds()), 3)
 
 
 def _table(status: Status, name: str) -> Table:

@@ -17,7 +17,8 @@ from config.tables import TableRules
 from replicator.binlog.stream import BinlogStream
 from replicator.cli.doctor import facts as read
 from replicator.cli.doctor.analytics import ANALYTICS, analytics_findings
-from replicator.cli.doctor.facts import MySQLFacts, PostgresFacts
+from replicator.cli.doctor.facts import MySQLFacts
+from replicator.cli.doctor.facts_analytics import PostgresFacts, read_postgres
 from replicator.cli.doctor.finding import Finding, fail
 from replicator.cli.doctor.here import here_findings
 from replicator.cli.doctor.replica import REPLICA, replica_findings
@@ -98,4 +99,6 @@ def _postgres(settings: Settings) -> PostgresFacts:
         closing(connect_postgres(server, application_name="replicator check")) as connection,
         translated(server.label),
     ):
-        return read.read_postgres(connection, server.schema_name)
+        return read_postgres(
+            connection, server.schema_name, here=server.host.startswith((*_THIS_MACHINE, "/"))
+        )

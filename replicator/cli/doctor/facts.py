@@ -1,8 +1,8 @@
 """What the doctor reads: one look at each server, as plain values.
 
 Left: connections of the two legs' own accounts, since their privileges are what
-counts. Right: `MySQLFacts` and `PostgresFacts`. Only catalogs are read, never rows,
-but for OpenDental's version.
+counts. Right: `MySQLFacts`; PostgreSQL's are in `facts_analytics`. Only catalogs are
+read, never rows, but for OpenDental's version.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import pymysql
 
-from config.connections import PostgresConnection
 from config.connections import quote_mysql_identifier as quote
 from config.errors import ReplicatorError
 from replicator import source as src
+from replicator.cli.doctor.held import Grants, Held, read_held
 from replicator.tracking import fetch, utc_now
 
 Began = Callable[[str], int]
 """The second in which a server began the binlog file of that name."""
 
-_GRANT = re.compile(r"^GRANT (?P<words>.+?) ON (?P<scope>\S+|`.*`\.\S+) TO ", re.IGNORECASE)
-_COLUMNS = re.compile(r"\([^)]*\)")
 _DATABASE = re.compile(r"^`((?:[^`]|``)+)`\.\*$")
 _FOREIGN_KEY = re.compile(r"CONSTRAINT `((?:[^`]|``)+)` FOREIGN KEY")
 _PREFERENCES = ("ProgramVersion", "DataBaseVersion", "UpdateInProgressOnComputerName")
@@ -75,8 +73,7 @@ class MySQLFacts:
     identity: src.Identity
     account: str
     variables: Mapping[str, str]
-    grants: Mapping[str, frozenset[str]]
-    """Scope as the server writes it, such as *.*: the privileges held on it, upper case."""
+    held: Held
     skew_seconds: float
     encrypted: bool
     databases: tuple[str, ...]
@@ -98,35 +95,23 @@ class MySQLFacts:
 
     def holds(self, privilege: str, database: str | None = None) -> bool:
         """Has the account this privilege, everywhere or on `database`?"""
+        return self._among(self.held.active, privilege, database)
+
+    def might_hold(self, privilege: str, database: str | None = None) -> bool:
+        """Would it have the privilege if all its roles were active?"""
+        return self._among(self.held.all(), privilege, database)
+
+    def _among(self, held: Grants, privilege: str, database: str | None) -> bool:
         scopes = ["*.*"]
         if database is not None:
-            scopes += [s for s in self.grants if self.names(s) == database]
-        return any(self.grants.get(s, frozenset()) & {privilege, "ALL PRIVILEGES"} for s in scopes)
+            scopes += [s for s in held if self.names(s) == database]
+        return any(held.get(s, frozenset()) & {privilege, "ALL PRIVILEGES"} for s in scopes)
 
     @staticmethod
     def names(scope: str) -> str | None:
         """The database that a scope such as `open\\_dental`.* names; None for any other scope."""
         match = _DATABASE.match(scope)
         return re.sub(r"\\([_%\\])", r"\1", match[1].replace("``", "`")) if match else None
-
-
-@dataclass(frozen=True, slots=True)
-class PostgresFacts:
-    """The analytics server as the loader's account sees it."""
-
-    version: int
-    account: str
-    encoding: str
-    may_create_schema: bool
-    schema_exists: bool
-    may_create_in_schema: bool
-    superuser: bool
-    encrypted: bool
-    read_only: bool
-    may_make_temporary: bool
-    database_bytes: int
-    skew_seconds: float
-    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_source(
@@ -163,34 +148,21 @@ def _read(connection: Any, *, here: bool, began: Began | None) -> MySQLFacts:
     now = utc_now()
     there = fetch(connection, "SELECT UTC_TIMESTAMP(6), CURRENT_USER()")[0]
     cipher = fetch(connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")
-    variables = dict(fetch(connection, "SHOW GLOBAL VARIABLES"))
+    identity, variables = src.identify(connection), dict(fetch(connection, "SHOW GLOBAL VARIABLES"))
     files = _binlog_files(connection)
     return MySQLFacts(
-        identity=src.identify(connection),
+        identity=identity,
         account=_quoted_account(str(there[1])),
         variables=variables,
-        grants=parse_grants(str(row[0]) for row in fetch(connection, "SHOW GRANTS")),
-        skew_seconds=_skew(there[0], now),
+        held=read_held(connection, mariadb=identity.mariadb),
+        skew_seconds=skew(there[0], now),
         encrypted=bool(cipher and cipher[0][1]),
         databases=tuple(str(row[0]) for row in fetch(connection, "SHOW DATABASES")),
         binlog_files=tuple(files),
         binlog_bytes=sum(files.values()),
         binlog_age_seconds=_age_of(next(iter(files)), began, there[0]) if files and began else None,
-        disk_free_bytes=_free(variables.get("datadir", "")) if here else None,
+        disk_free_bytes=free_bytes(variables.get("datadir", "")) if here else None,
     )
-
-
-def parse_grants(lines: Any) -> dict[str, frozenset[str]]:
-    """SHOW GRANTS as scope → privileges; grants on columns count for their table. Pure."""
-    found: dict[str, frozenset[str]] = {}
-    for line in lines:
-        match = _GRANT.match(line)
-        if match:
-            words = _COLUMNS.sub("", match["words"]).upper().split(",")
-            words += ["GRANT OPTION"] if line.endswith("WITH GRANT OPTION") else []
-            scope = match["scope"]
-            found[scope] = found.get(scope, frozenset()) | {word.strip() for word in words}
-    return found
 
 
 def _quoted_account(account: str) -> str:
@@ -198,7 +170,7 @@ def _quoted_account(account: str) -> str:
     return f"'{user}'@'{host}'"
 
 
-def _skew(there: datetime, here: datetime) -> float:
+def skew(there: datetime, here: datetime) -> float:
     return (there - here).total_seconds()
 
 
@@ -312,39 +284,9 @@ def _age_of(file: str, began: Began, now: datetime) -> float | None:
         return None  # may not be read: another finding says so
 
 
-def _free(directory: str) -> int | None:
+def free_bytes(directory: str) -> int | None:
     try:
         found = os.statvfs(directory)
     except OSError:
         return None
     return found.f_bavail * found.f_frsize
-
-
-def read_postgres(connection: PostgresConnection, schema: str) -> PostgresFacts:
-    """Look at the analytics server; the transaction that this opens is left to the caller."""
-    here = utc_now()
-    connection.execute("SET client_encoding TO 'UTF8'")  # of SQL_ASCII, names would be bytes
-    row = connection.execute(
-        "SELECT current_setting('server_version_num')::int, current_user::text,"
-        " pg_encoding_to_char(d.encoding), has_database_privilege(d.oid, 'CREATE'),"
-        " n.oid IS NOT NULL, COALESCE(has_schema_privilege(n.oid, 'CREATE'), false),"
-        " r.rolsuper, COALESCE(s.ssl, false),"
-        " current_setting('transaction_read_only') = 'on',"
-        " has_database_privilege(d.oid, 'TEMPORARY'), pg_database_size(d.oid),"
-        " clock_timestamp() AT TIME ZONE 'UTC'"
-        " FROM pg_database d JOIN pg_roles r ON r.rolname = current_user"
-        " LEFT JOIN pg_namespace n ON n.nspname = %s"
-        " LEFT JOIN pg_stat_ssl s ON s.pid = pg_backend_pid()"
-        " WHERE d.datname = current_database()",
-        [schema],
-    ).fetchone()
-    assert row is not None
-    wanted = connection.execute(
-        "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes')"
-    )
-    names = [field.name for field in fields(PostgresFacts)[:11]]
-    return PostgresFacts(
-        **dict(zip(names, row, strict=False)),
-        skew_seconds=_skew(row[11], here),
-        settings=dict(wanted.fetchall()),
-    )

@@ -95,7 +95,8 @@ def _room_for_copy(facts: MySQLFacts, source: MySQLFacts, rules: TableRules) -> 
     size = sum(table.bytes for table in source.tables if rules.carries(table.name))
     there = sum(table.bytes for table in facts.tables)
     needed = max(0, size - there) * _COPY_FACTOR
-    return room(REPLICA, "room for the copy", needed, facts.disk_free_bytes)
+    look = f"df -h {facts.variables.get('datadir', '')}".rstrip()
+    return room(REPLICA, "room for the copy", needed, facts.disk_free_bytes, look)
 
 
 def _flavour(facts: MySQLFacts, source: MySQLFacts | None) -> Finding:

@@ -7,6 +7,7 @@ from typing import Final
 
 from replicator.cli.doctor.facts import MySQLFacts
 from replicator.cli.doctor.finding import Finding, Mend, fail, ok, warn
+from replicator.cli.doctor.held import Grants
 from replicator.grants import Privilege, grant_statements, reset_statements
 from replicator.source import Identity
 
@@ -100,12 +101,20 @@ def growth(server: str, facts: MySQLFacts) -> Iterator[Finding]:
     )
 
 
-def room(server: str, check: str, needed: int, free: int | None) -> Finding:
-    """Is there room for `needed` bytes more?"""
+def room(server: str, check: str, needed: int, free: int | None, look: str = "df -h") -> Finding:
+    """Is there room for `needed` bytes more? `look`: what tells it on the server's own machine."""
+    if not needed:
+        return ok(server, check, "nothing is left to be copied")
+    told = f"{needed:,} bytes are needed"
     if free is None:
-        told = f"{needed:,} bytes are needed; the disk's free space cannot be seen from here"
-        return ok(server, check, told)
-    told = f"{needed:,} bytes are needed, {free:,} free"
+        return warn(
+            server,
+            check,
+            f"{told}; not visible: how much is free where that server has its data",
+            f"{needed * _SPARE:,.0f} bytes free there",
+            f"Look on its machine: {look}. This line is gone when all is copied.",
+        )
+    told += f", {free:,} free"
     if needed * _SPARE <= free:
         return ok(server, check, told)
     return fail(
@@ -133,10 +142,12 @@ def privileges(
             yield ok(server, check, "granted")
             continue
         (grant,) = grant_statements(facts.account, database, [privilege])
+        dormant = facts.might_hold(privilege.word, where)
         yield fail(
             server,
             check,
-            f"not granted: cannot {privilege.why}",
+            ("only by a role that is not active at login" if dormant else "not granted")
+            + f": cannot {privilege.why}",
             f"granted on {'*.*' if privilege.everywhere else database}",
             Mend(sql=(grant,)),
         )
@@ -151,25 +162,48 @@ def _part_of_super(privilege: Privilege, facts: MySQLFacts) -> bool:
 def too_many(
     server: str, facts: MySQLFacts, needed: Sequence[Privilege], database: str, *, owns: bool
 ) -> Finding:
-    """What the account holds beyond its needs; `owns`: anything on its own database is fine."""
-    wanted_everywhere = {p.word for p in needed if p.everywhere}
-    wanted_there = {p.word for p in needed if not p.everywhere}
-    extra: list[str] = []
-    for scope, words in sorted(facts.grants.items()):
-        there = facts.names(scope) == database
-        if there and owns:
-            continue
-        fine = wanted_there if there else wanted_everywhere if scope == "*.*" else set()
-        extra += [f"{word} ON {scope}" for word in sorted(words - fine - _HARMLESS)]
-    if not extra:
+    """What the account may do beyond its needs; `owns`: anything on its own database is fine."""
+
+    def extra(held: Grants) -> dict[str, list[str]]:
+        return {
+            scope: words
+            for scope, has in sorted(held.items())
+            if (words := sorted(has - _fine(facts, scope, needed, database, owns=owns)))
+        }
+
+    held, everybodys = facts.held, extra(facts.held.by_public)
+    own = extra({scope: has - set(everybodys.get(scope, ())) for scope, has in held.all().items()})
+    if not own and not everybodys:
         return ok(server, "too many privileges", "none")
+    told = [f"{word} ON {scope}" for scope, words in own.items() for word in words]
+    told += [
+        f"{word} ON {scope} (PUBLIC's)" for scope, words in everybodys.items() for word in words
+    ]
+    by_roles = f"; of the roles {', '.join(held.roles)}, too" if held.roles else ""
+    taken = [f"REVOKE {role} FROM {facts.account};" for role in held.roles]
+    reset = [*taken, *reset_statements(facts.account, database, needed)] if own else []
+    shut = [f"REVOKE {', '.join(w)} ON {scope} FROM PUBLIC;" for scope, w in everybodys.items()]
     return warn(
         server,
         "too many privileges",
-        ", ".join(extra),
+        ", ".join(told) + (by_roles if held.roles else ""),
         "an account that may do what the pipeline does, and no more",
-        Mend(sql=tuple(reset_statements(facts.account, database, needed))),
+        Mend(
+            "What PUBLIC holds is everybody's: see first who else rests on it." if shut else "",
+            sql=(*reset, *shut),
+        ),
     )
+
+
+def _fine(
+    facts: MySQLFacts, scope: str, needed: Sequence[Privilege], database: str, *, owns: bool
+) -> frozenset[str]:
+    """What may be held there."""
+    there = facts.names(scope) == database
+    if there and owns:
+        return facts.held.all().get(scope, frozenset())
+    wanted = {p.word for p in needed if p.everywhere is (scope == "*.*")}
+    return _HARMLESS | wanted if there or scope == "*.*" else _HARMLESS
 
 
 # --- the way there ---------------------------------------------------------------------------

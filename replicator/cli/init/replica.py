@@ -15,7 +15,8 @@ from config.errors import ConfigError, ReplicatorError, translated
 from config.settings import MySQLServer
 from replicator import grants, tracking
 from replicator import source as src
-from replicator.cli.doctor.facts import MySQLFacts, parse_grants
+from replicator.cli.doctor.facts import MySQLFacts
+from replicator.cli.doctor.held import parse_grants
 from replicator.cli.init.steps import Statement, Step, runs_on
 from replicator.tracking import execute, fetch
 

@@ -20,7 +20,7 @@ from config.settings import Settings, load_settings
 from replicator import grants
 from replicator import source as src
 from replicator.cli import outcome
-from replicator.cli.doctor.facts import parse_grants
+from replicator.cli.doctor.held import parse_grants
 from replicator.cli.doctor.printed import as_sql, scripts
 from replicator.cli.init.analytics import Superuser, analytics_steps
 from replicator.cli.init.replica import holds_all, reached, replica_steps

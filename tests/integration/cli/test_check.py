@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -10,6 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from config.connections import connect_postgres
+from config.settings import Settings
+from replicator.cli.doctor.facts_analytics import read_postgres
+from replicator.cli.doctor.held import roles_in
+from replicator.grants import database_scope
 from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
 from tests.fix_servers import family
 
@@ -159,3 +166,69 @@ def test_what_opendental_says_of_itself_is_told(invoke: Invoke, source_db: MySQL
     assert found["source", "OpenDental's update"]["verdict"] == "warn"
     assert "FRONTDESK" not in result.output
     assert "docs/opendental.md" in found["source", "OpenDental with a binlog"]["found"]
+
+
+@pytest.fixture
+def clerk(source_db: MySQLDatabase) -> Iterator[str]:
+    """An account on the source that holds what it needs by a role alone, and a second role."""
+    names = tuple(f"{word}_{secrets.token_hex(4)}" for word in ("clerk", "reads", "writes"))
+    user, reads, writes = names
+    monitor = "BINLOG MONITOR" if family() == "mariadb" else "REPLICATION CLIENT"
+    for statement in (
+        f"CREATE USER '{user}'@'%' IDENTIFIED BY 'synthetic-password'",
+        f"CREATE ROLE {reads}",
+        f"CREATE ROLE {writes}",
+        f"GRANT REPLICATION SLAVE, {monitor} ON *.* TO {reads}",
+        f"GRANT SELECT ON {database_scope(source_db.name)} TO {reads}",
+        f"GRANT FILE ON *.* TO {writes}",
+        f"GRANT {reads} TO '{user}'@'%'",
+        f"GRANT {writes} TO '{user}'@'%'",
+    ):
+        run_sql(source_db, statement)
+    yield user
+    for statement in (f"DROP USER '{user}'@'%'", f"DROP ROLE {reads}", f"DROP ROLE {writes}"):
+        run_sql(source_db, statement)
+
+
+def test_an_account_may_do_what_its_roles_give_and_too_much_by_them_is_found(
+    invoke: Invoke, environment: dict[str, str], source_db: MySQLDatabase, clerk: str
+) -> None:
+    environment["OPENDENTAL_SOURCE_USER"] = clerk
+    environment["OPENDENTAL_SOURCE_PASSWORD"] = "synthetic-password"
+    reads = next(role for role in roles_of(source_db, clerk) if role.startswith("reads"))
+    asleep = findings(invoke("check", "--json"))["source", "privilege REPLICATION SLAVE"]
+    assert asleep["verdict"] == "fail"
+    assert "only by a role that is not active at login" in asleep["found"]
+
+    way = "FOR" if family() == "mariadb" else "TO"
+    run_sql(source_db, f"SET DEFAULT ROLE {reads} {way} '{clerk}'@'%'")
+    found = findings(invoke("check", "--json"))
+    assert [f for f in found.values() if f["verdict"] == "fail"] == []
+    extra = found["source", "too many privileges"]
+    assert extra["verdict"] == "warn"
+    assert extra["found"].startswith("FILE ON *.*")
+    for statement in extra["sql"]:
+        run_sql(source_db, statement)
+    found = findings(invoke("check", "--json"))
+    assert [f for f in found.values() if f["verdict"] == "fail"] == []
+    assert found["source", "too many privileges"]["found"] == "none"
+    assert roles_of(source_db, clerk) == []
+
+
+def roles_of(database: MySQLDatabase, user: str) -> list[str]:
+    with closing(database.server.connect()) as root, root.cursor() as cursor:
+        cursor.execute(f"SHOW GRANTS FOR '{user}'@'%'")
+        lines = [str(line) for (line,) in cursor.fetchall()]
+    names = [name for line in lines for name in roles_in(line)]
+    return [name.partition("@")[0].strip("`") for name in names]
+
+
+def test_postgresqls_disk_is_seen_from_its_own_machine_alone(
+    settings: Settings, analytics_db: PostgresDatabase
+) -> None:
+    with closing(connect_postgres(settings.analytics)) as connection:
+        near = read_postgres(connection, "raw", here=True)
+        far = read_postgres(connection, "raw")
+    disk = os.statvfs(analytics_db.server.directory)
+    assert near.disk_free_bytes == pytest.approx(disk.f_bavail * disk.f_frsize, rel=0.1)
+    assert far.disk_free_bytes is None

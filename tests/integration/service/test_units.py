@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from config.errors import PREFIXES
+from config.settings import SERVERS_OF
+
+ROLES = {"source": "source", "replication": "replica", "analytics": "analytics"}
 ROOT = Path(__file__).parents[3]
 SERVICES = ["replicator.service", "loader.service", "replicator@clinic.service",
             "loader@clinic.service"]  # fmt: skip
@@ -15,10 +20,10 @@ UNITS = "etc/systemd/system"
 SETTINGS = "etc/opendental-replicator"
 
 
-def install(root: Path, *parts: str) -> subprocess.CompletedProcess[str]:
+def install(root: Path, *parts: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [ROOT / "systemd" / "install", *parts],
-        env={**os.environ, "DESTDIR": str(root)},
+        env={**os.environ, "DESTDIR": str(root), **variables},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -86,6 +91,15 @@ def test_the_replicas_server_has_a_sound_unit_that_reads_its_installed_settings(
     assert all(place in installed for place in places)
 
 
+@pytest.mark.parametrize("leg", ["replicator", "loader"])
+def test_a_unit_is_given_the_passwords_of_the_servers_that_it_connects_to(leg: str) -> None:
+    unit = (ROOT / f"systemd/{leg}.service").read_text()
+    given = dict(re.findall(r"^LoadCredential=(\w+):(\S+)$", unit, re.MULTILINE))
+    variables = {f"{PREFIXES[ROLES[server]]}_PASSWORD" for server in SERVERS_OF[leg]}
+    assert {name.upper() for name in given} == variables
+    assert given == {name: f"/{SETTINGS}/credentials/{name}" for name in given}
+
+
 def test_instances_differ_from_the_plain_units_by_their_settings_alone() -> None:
     for leg in ("replicator", "loader"):
         plain = (ROOT / f"systemd/{leg}.service").read_text()
@@ -111,3 +125,13 @@ def test_an_unknown_part_is_named(tmp_path: Path) -> None:
     done = install(tmp_path, "everything")
     assert done.returncode == 2
     assert "unknown part: everything" in done.stderr
+
+
+def test_a_python_that_services_cannot_see_is_refused(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\ncase $2 in *base_prefix*) echo /root/.pyenv/versions/3;; esac\n")
+    python.chmod(0o755)
+    done = install(tmp_path / "root", "programs", PYTHON=str(python))
+    assert done.returncode == 2, done.stderr
+    assert "PYTHON=/usr/bin/python3" in done.stderr
+    assert not (tmp_path / "root").exists()

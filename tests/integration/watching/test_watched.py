@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from contextlib import closing
 from pathlib import Path
@@ -96,6 +97,7 @@ def test_a_pipeline_is_watched_through_a_source_that_goes_away_and_comes_back(
     sight = prometheus(watched.pipe, quick_rules(tmp_path))
     _sees_work(watched, sight)
     _answers_every_panel(sight)
+    _shows_every_panel(sight, browser, tmp_path)
     _shows_a_page(watched, browser, tmp_path)
     for fail in (watched.link.hold, watched.link.cut):
         _notices_a_source_that_is_gone(watched, sight, fail.__name__)
@@ -155,6 +157,39 @@ def _answers_every_panel(sight: Prometheus) -> None:
         ]
 
     wait_until(lambda: not unanswered(), 30, what=lambda: f"answers to {unanswered()}")
+
+
+def _shows_every_panel(sight: Prometheus, browser: Browser, tmp_path: Path) -> None:
+    """In a browser, from a range of both daemons' series; drawn by a page of ours, not by Grafana.
+
+    Prometheus serves the page as a console of its own. Where a panel has no graph, or its query
+    fails, the page says `wrong`.
+    """
+    board = (DEPLOY / "grafana" / "opendental.json").read_text()
+    for name, value in (("$__rate_interval", "10s"), ("$clinic", "main")):
+        board = board.replace(name, value)
+    board = re.sub(r"\{\{(\w+)\}\}", r"[[\1]]", board)  # braces are a console's own, as is <
+    board = board.replace("<", "\\u003c")
+    (tmp_path / "board.json").write_text(board)
+    shutil.copy(Path(__file__).with_name("board.html"), tmp_path)
+    url = f"http://127.0.0.1:{sight.port}/consoles/board.html"
+    page = browser.dom(url, script_seconds=20)
+    assert 'data-done="yes"' in page
+    panels = {
+        title: (verdict, drawn)
+        for verdict, title, drawn in re.findall(
+            r'<section class="(\w+)"[^>]*><h2>([^<]*)</h2>(.*?)</section>', page
+        )
+    }
+    titles = [panel["title"] for panel in json.loads(board)["panels"]]
+    assert list(panels) == titles
+    assert {title for title, (verdict, _) in panels.items() if verdict != "drawn"} == set()
+    memory, lag = panels["Memory of the daemons"][1], panels["Lag"][1]
+    assert re.findall(r"<small[^>]*>([^<]*)<", memory) == ["main loader", "main replicator"]
+    assert lag.count("<polyline") == 3
+    assert SECRET not in page
+    picture = browser.picture(url, tmp_path / "board.png", 1400, 1700, script_seconds=20)
+    assert picture.startswith(b"\x89PNG")
 
 
 def _shows_a_page(watched: Watched, browser: Browser, tmp_path: Path) -> None:

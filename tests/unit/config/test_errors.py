@@ -93,6 +93,15 @@ def postgres(sqlstate: str, text: str = "") -> psycopg.Error:
         (psycopg.OperationalError("connection failed: Connection refused"), errors.ConnectionLost),
         (psycopg.OperationalError("the connection is closed"), errors.ConnectionLost),
         (
+            psycopg.OperationalError("flush request failed: no connection to the server"),
+            errors.ConnectionLost,
+        ),
+        (
+            psycopg.OperationalError("flushing failed: FATAL:  terminating connection"),
+            errors.ConnectionLost,
+        ),
+        (psycopg.errors.PipelineAborted("pipeline aborted"), errors.ConnectionLost),
+        (
             psycopg.OperationalError("server closed the connection unexpectedly"),
             errors.ConnectionLost,
         ),
@@ -107,6 +116,16 @@ def postgres(sqlstate: str, text: str = "") -> psycopg.Error:
             psycopg.OperationalError("server does not support SSL, but SSL was required"),
             errors.ConfigError,
         ),
+        (psycopg.OperationalError("SSL SYSCALL error: EOF detected"), errors.ConnectionLost),
+        (
+            psycopg.OperationalError(
+                "consuming input failed: SSL error: decryption failed or bad record mac"
+            ),
+            errors.ConnectionLost,
+        ),
+        (psycopg.OperationalError("SSL error: certificate verify failed"), errors.ConfigError),
+        (psycopg.DatabaseError("lost synchronization with server"), errors.ConnectionLost),
+        (psycopg.InternalError("got no result from the query"), errors.ConnectionLost),
         (psycopg.OperationalError(f"something new about {PATIENT}"), Halt),
         (psycopg.DataError(f"cannot adapt {PATIENT}"), Halt),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -187,6 +187,42 @@ def test_a_password_comes_from_the_variable_then_the_file_then_the_credential(
 ) -> None:
     settings = load({**password_sources, **dict.fromkeys(absent)})
     assert settings.source.password.get_secret_value() == password
+
+
+@pytest.mark.parametrize(
+    ("leg", "other"),
+    [("replicator", "POSTGRES_ANALYTICS_PASSWORD"), ("loader", "OPENDENTAL_SOURCE_PASSWORD")],
+)
+def test_a_daemon_need_not_be_told_the_password_of_a_server_that_it_does_not_connect_to(
+    leg: str, other: str
+) -> None:
+    environ = {name: value for name, value in COMPLETE.items() if name != other}
+    assert load_settings(None, environ, leg=leg)
+    with pytest.raises(ConfigError, match=f"{other} is missing"):
+        load_settings(None, environ)
+    both = {k: v for k, v in environ.items() if k != "MYSQL_REPLICATION_PASSWORD"}
+    with pytest.raises(ConfigError, match="MYSQL_REPLICATION_PASSWORD is missing"):
+        load_settings(None, both, leg=leg)
+
+
+def test_a_credential_that_may_not_be_looked_at_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = {name: getattr(Path, name) for name in ("stat", "read_text")}
+
+    def refusing(name: str) -> Callable[..., object]:
+        def look(path: Path, *words: object, **options: object) -> object:
+            if path.parent == tmp_path:  # as in a directory of another account's
+                raise PermissionError(13, "Permission denied")
+            return real[name](path, *words, **options)
+
+        return look
+
+    for name in real:
+        monkeypatch.setattr(Path, name, refusing(name))
+    environ = {k: v for k, v in COMPLETE.items() if not k.startswith("OPENDENTAL_SOURCE_PASSW")}
+    with pytest.raises(ConfigError, match=r"credential opendental_source_password=.*denied"):
+        load_settings(None, {**environ, "CREDENTIALS_DIRECTORY": str(tmp_path)})
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe"])

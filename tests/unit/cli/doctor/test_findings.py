@@ -17,12 +17,12 @@ from replicator.cli.doctor.analytics import analytics_findings
 from replicator.cli.doctor.facts import (
     MySQLFacts,
     OpenDental,
-    PostgresFacts,
     Standing,
     TableFacts,
-    parse_grants,
 )
+from replicator.cli.doctor.facts_analytics import PostgresFacts
 from replicator.cli.doctor.finding import Mend
+from replicator.cli.doctor.held import Held, parse_grants, roles_in, united
 from replicator.cli.doctor.here import COMPILED, kernel_finding
 from replicator.cli.doctor.privacy import privacy_findings
 from replicator.cli.doctor.replica import replica_findings
@@ -56,7 +56,7 @@ SOURCE = MySQLFacts(
     Identity(1, "", "10.11.6-MariaDB"),
     "'reader'@'%'",
     LOGGING,
-    SOURCE_GRANTS,
+    Held(SOURCE_GRANTS),
     skew_seconds=0.1,
     encrypted=True,
     databases=("information_schema", "open_dental"),
@@ -79,7 +79,7 @@ REPLICA = MySQLFacts(
         "slave_exec_mode": "STRICT",
         "read_only": "OFF",
     },
-    REPLICA_GRANTS,
+    Held(REPLICA_GRANTS),
     skew_seconds=0.0,
     encrypted=True,
     databases=(),
@@ -98,7 +98,7 @@ ANALYTICS = PostgresFacts(
     encrypted=True,
     read_only=False,
     may_make_temporary=True,
-    database_bytes=7_000_000,
+    raw_bytes=7_000_000,
     skew_seconds=0.0,
     settings={"fsync": "on"},
 )
@@ -144,7 +144,8 @@ def variable(facts: MySQLFacts, **values: str) -> MySQLFacts:
 
 
 def without(facts: MySQLFacts, privilege: str) -> MySQLFacts:
-    return replace(facts, grants={s: held - {privilege} for s, held in facts.grants.items()})
+    active = {scope: held - {privilege} for scope, held in facts.held.active.items()}
+    return replace(facts, held=Held(active))
 
 
 def test_sound_servers_are_all_ok(settings: Settings) -> None:
@@ -165,11 +166,14 @@ TOO_MANY = {"*.*": frozenset({"ALL PRIVILEGES", "GRANT OPTION"})}
 OF_MYSQL = replace(
     SOURCE,
     identity=replace(SOURCE.identity, version="8.4.2"),
-    grants={
-        "*.*": frozenset({"REPLICATION SLAVE", "REPLICATION CLIENT"}),
-        r"`open\_dental`.*": frozenset({"SELECT"}),
-    },
+    held=Held(
+        {
+            "*.*": frozenset({"REPLICATION SLAVE", "REPLICATION CLIENT"}),
+            r"`open\_dental`.*": frozenset({"SELECT"}),
+        }
+    ),
 )
+FILE = {"*.*": frozenset({"FILE"})}
 SOURCE_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
     "no binlog": (variable(SOURCE, log_bin="OFF"), "log_bin", Verdict.FAIL, "log_bin=mysql-bin"),
     "statement format": (
@@ -221,10 +225,22 @@ SOURCE_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
         r"GRANT SELECT ON `open\_dental`.* TO 'reader'@'%';",
     ),
     "may write": (
-        replace(SOURCE, grants=TOO_MANY),
+        replace(SOURCE, held=Held(TOO_MANY)),
         "too many privileges",
         Verdict.WARN,
         "REVOKE ALL PRIVILEGES, GRANT OPTION FROM 'reader'@'%';",
+    ),
+    "may write files by a role that it may take": (
+        replace(SOURCE, held=Held(SOURCE_GRANTS, FILE, roles=("`clerk`",))),
+        "too many privileges",
+        Verdict.WARN,
+        "REVOKE `clerk` FROM 'reader'@'%'; REVOKE ALL PRIVILEGES, GRANT OPTION",
+    ),
+    "may write files as everybody may": (
+        replace(SOURCE, held=Held(united(SOURCE_GRANTS, FILE), by_public=FILE)),
+        "too many privileges",
+        Verdict.WARN,
+        "see first who else rests on it. REVOKE FILE ON *.* FROM PUBLIC;",
     ),
     "wrong clock": (replace(SOURCE, skew_seconds=-9.0), "clock", Verdict.WARN, "timedatectl"),
     "bare connection": (
@@ -392,7 +408,7 @@ REPLICA_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
         r"GRANT CREATE ON `opendental\_replication`.* TO 'writer'@'%';",
     ),
     "may do anything": (
-        replace(REPLICA, grants=REPLICA_GRANTS | TOO_MANY),
+        replace(REPLICA, held=Held(REPLICA_GRANTS | TOO_MANY)),
         "too many privileges",
         Verdict.WARN,
         "REVOKE ALL PRIVILEGES, GRANT OPTION FROM 'writer'@'%'; GRANT BINLOG REPLAY",
@@ -450,6 +466,18 @@ ANALYTICS_FAULTS: dict[str, tuple[PostgresFacts, str, Verdict, str]] = {
         "durability",
         Verdict.WARN,
         "ALTER SYSTEM RESET fsync",
+    ),
+    "no room": (
+        replace(ANALYTICS, raw_bytes=0, disk_free_bytes=4096),
+        "room for the copy",
+        Verdict.FAIL,
+        "more room",
+    ),
+    "room that cannot be seen": (
+        replace(ANALYTICS, raw_bytes=0),
+        "room for the copy",
+        Verdict.WARN,
+        "Look on its machine: df -h",
     ),
     "bare connection": (
         replace(ANALYTICS, encrypted=False),
@@ -509,6 +537,31 @@ def test_every_module_in_cython_is_asked_for() -> None:
     assert sorted(".".join(p.relative_to(root).with_suffix("").parts) for p in sources) == [
         *COMPILED
     ]
+
+
+def test_what_a_role_would_give_is_not_held_and_that_is_said(settings: Settings) -> None:
+    asleep = {"*.*": frozenset({"REPLICATION SLAVE"})}
+    facts = without(SOURCE, "REPLICATION SLAVE")
+    facts = replace(facts, held=Held(facts.held.active, asleep, roles=("`clerk`",)))
+    (found,) = [f for f in of_source(settings, facts) if f.check == "privilege REPLICATION SLAVE"]
+    assert found.verdict is Verdict.FAIL
+    assert found.found == "only by a role that is not active at login: cannot read the binlog"
+    assert found.sql == ("GRANT REPLICATION SLAVE ON *.* TO 'reader'@'%';",)
+
+
+@pytest.mark.parametrize(
+    ("line", "roles"),
+    [
+        ("GRANT `reader` TO `u`@`%`", ["`reader`"]),
+        ("GRANT `a`@`%`,`b, c`@`localhost` TO `u`@`%`", ["`a`@`%`", "`b, c`@`localhost`"]),
+        ("GRANT `it``s` TO `u`@`%` WITH ADMIN OPTION", ["`it``s`"]),
+        ("GRANT SELECT ON `role`.* TO `u`@`%`", []),
+        ("GRANT USAGE ON *.* TO `u`@`%`", []),
+        ("SET DEFAULT ROLE `reader` FOR `u`@`%`", []),
+    ],
+)
+def test_the_roles_that_a_line_grants(line: str, roles: list[str]) -> None:
+    assert roles_in(line) == roles
 
 
 def test_grants_of_several_lines_add_up() -> None:

@@ -2,9 +2,11 @@
 # what is missing and takes a moment when nothing is.
 
 BIN := .venv/bin
-# Tests mostly wait for servers, so three files run at a time; WORKERS= runs them one by one.
-WORKERS ?= --numprocesses 3 --dist loadfile
-FAULT_WORKERS ?= --numprocesses 2 --dist loadfile
+# Tests mostly wait for servers, so three files run at a time, the long ones of end_to_end first;
+# WORKERS= runs them one by one. Servers' files are in memory where there is plenty of it;
+# TMPDIR=/tmp puts them there. KERNEL_FUZZ_MUTATIONS=100000 lets the kernels' fuzzers try more.
+PROCESSES ?= 3
+WORKERS ?= --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # The same random programs each time, so that a change is judged by what it changed; the
 # matrix draws new ones.
 RANDOM_SEED ?= 3
@@ -24,8 +26,8 @@ demo: setup ## Watch the pipeline work on throwaway servers for DEMO_SECONDS (30
 test: setup ## Run the tests on real servers but test-faults'; ARGS="-k words" narrows them
 	@RANDOM_SEED=$(RANDOM_SEED) $(BIN)/pytest $(WORKERS) --ignore=tests/faults $(ARGS)
 
-test-faults: setup ## Break everything on purpose; FAULTS_TIMES=5 for more, ARGS="-k words" narrows
-	@$(BIN)/pytest $(FAULT_WORKERS) tests/faults $(ARGS)
+test-faults: setup ## Break everything on purpose; FAULTS_TIMES=5, SOAK_MINUTES=60, LOAD_FULL=1 for more
+	@$(BIN)/pytest $(WORKERS) tests/faults $(ARGS)
 
 setup-matrix: setup ## Fetch MySQL 9.7, MariaDB 11.8 and PostgreSQL 18 into the user's cache
 	@.ci/setup-matrix
@@ -33,7 +35,7 @@ setup-matrix: setup ## Fetch MySQL 9.7, MariaDB 11.8 and PostgreSQL 18 into the 
 test-matrix: setup-matrix ## Run the tests on other servers and settings (.ci/matrix); MATRIX="mysql-9.7" narrows
 	@.ci/test-matrix $(MATRIX)
 
-test-matrix-quick: setup-matrix ## The same lines, less of each (.ci/test-matrix says what)
+test-matrix-quick: setup-matrix ## Each line, but of it what its servers or settings change (.ci/test-matrix)
 	@.ci/test-matrix quick $(MATRIX)
 
 lint: style types ## Check style, formatting and types

@@ -16,11 +16,12 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.types.string import TextLoader
 
@@ -35,6 +36,8 @@ from replicator.sandbox.workload import Workload
 from tests.fix_servers import Pair
 
 NewPipeline = Callable[..., "Pipeline"]
+Raw = psycopg.Connection[tuple[Any, ...]]
+Rows = Counter[tuple[object, ...]]
 
 
 class Daemon:
@@ -159,52 +162,62 @@ class Pipeline:
         """Wait until `raw` shows what the source has committed now, every table streaming."""
         file, offset = self.sandbox.source_db.binlog_end()
         goal = (int(file.rpartition(".")[2]), offset)
-        wait_until(lambda: self._arrived(goal), deadline, what=lambda: self._where(goal))
+        with self.raw() as raw:
+            wait_until(
+                lambda: self._arrived(raw, goal), deadline, what=lambda: self._where(raw, goal)
+            )
 
-    def _arrived(self, goal: tuple[int, int]) -> bool:
+    def raw(self) -> Raw:
+        """A new connection to the analytics database, as its superuser."""
+        return self.sandbox.analytics.connect(
+            database=self.sandbox.analytics_db.name, prepare_threshold=None
+        )
+
+    def _arrived(self, raw: Raw, goal: tuple[int, int]) -> bool:
         for daemon in (self.replicator, self.loader):
             assert daemon.running, f"{daemon.program} has ended:\n{daemon.output[-3000:]}"
-        return self._place() >= goal and not self._unsettled()
+        return self._place(raw) >= goal and not self._unsettled(raw)
 
-    def _place(self) -> tuple[int, int]:
-        with self.sandbox.analytics.connect(database=self.sandbox.analytics_db.name) as connection:
-            if not connection.execute("SELECT to_regclass('raw.etl_binlog_offset')").fetchone()[0]:
-                return (0, 0)
-            row = connection.execute(
-                "SELECT source_binlog_file, source_binlog_position FROM raw.etl_binlog_offset"
-            ).fetchone()
+    def _place(self, raw: Raw) -> tuple[int, int]:
+        (there,) = raw.execute("SELECT to_regclass('raw.etl_binlog_offset')").fetchall()
+        if not there[0]:
+            return (0, 0)
+        row = raw.execute(
+            "SELECT source_binlog_file, source_binlog_position FROM raw.etl_binlog_offset"
+        ).fetchone()
         if row is None or row[0] is None:
             return (0, 0)
         return int(row[0].rpartition(".")[2]), int(row[1])
 
-    def _unsettled(self) -> list[tuple[str, str]]:
-        states = self.sandbox.replica_db.query(
+    def _unsettled(self, raw: Raw) -> list[tuple[Any, ...]]:
+        """What is under way, with its state.
+
+        Each server is looked at once, the left one first: in two looks at one, a load that begins
+        between them shows in neither.
+        """
+        extracted = self.sandbox.replica_db.query(
             "SELECT table_name, extraction_status FROM etl_extract_status"
-            " WHERE extraction_status <> 'streaming'"
         )
         requests = self.sandbox.replica_db.query(
             "SELECT table_name, state FROM etl_resync_request WHERE state NOT IN ('done','failed')"
         )
-        with self.sandbox.analytics.connect(database=self.sandbox.analytics_db.name) as connection:
-            loading = connection.execute(
+        loaded = dict(
+            raw.execute(
                 "SELECT table_name, transformation_status FROM raw.etl_transform_status"
-                " WHERE transformation_status NOT IN ('streaming', 'dropped')"
             ).fetchall()
-            known = {
-                row[0]
-                for row in connection.execute("SELECT table_name FROM raw.etl_transform_status")
-            }
-        streaming = {
-            row[0] for row in self.sandbox.replica_db.query(
-                "SELECT table_name FROM etl_extract_status WHERE extraction_status='streaming'"
-            )
-        }  # fmt: skip
-        missing = [(table, "not in raw") for table in sorted(streaming - known)]
-        return [*states, *requests, *loading, *missing]
+        )
+        copying = [(table, state) for table, state in extracted if state != "streaming"]
+        loading = [one for one in loaded.items() if one[1] not in ("streaming", "dropped")]
+        missing = [
+            (table, "not in raw")
+            for table, state in extracted
+            if state == "streaming" and table not in loaded
+        ]
+        return [*copying, *requests, *loading, *missing]
 
-    def _where(self, goal: tuple[int, int]) -> str:
+    def _where(self, raw: Raw, goal: tuple[int, int]) -> str:
         return (
-            f"raw at {goal}; it is at {self._place()}, waiting for {self._unsettled()[:5]}\n"
+            f"raw at {goal}; it is at {self._place(raw)}, waiting for {self._unsettled(raw)[:5]}\n"
             f"replicator: {self.replicator.output[-1500:]}\nloader: {self.loader.output[-1500:]}"
         )
 
@@ -215,21 +228,29 @@ class Pipeline:
 
     def differences(self, tables: list[str] | None = None) -> dict[str, str]:
         """Tables whose rows are not the same on all three servers, with counts."""
-        found = {}
-        for table in tables if tables is not None else self.tables():
-            columns = self._columns(table)
-            source = self._mysql_rows(self.sandbox.source, "opendental", table, columns)
-            replica = self._mysql_rows(
-                self.sandbox.replica, self.sandbox.replica_db.name, table, columns
-            )
-            raw = self._raw_rows(table, columns)
-            if not source == replica == raw:
-                found[table] = (
-                    f"source {source.total()}, replica {replica.total()}, raw {raw.total()} rows;"
-                    f" {len(source - replica)} + {len(replica - source)} differ on the replica,"
-                    f" {len(source - raw)} + {len(raw - source)} in raw"
-                )
-        return found
+        with ExitStack() as opened:
+            source = opened.enter_context(closing(self.sandbox.source_db.connect()))
+            replica = opened.enter_context(closing(self.sandbox.replica_db.connect()))
+            raw = opened.enter_context(self.raw())
+            found = {
+                table: self._difference(source, replica, raw, table)
+                for table in (tables if tables is not None else self.tables())
+            }
+        return {table: told for table, told in found.items() if told}
+
+    def _difference(self, source: Any, replica: Any, raw: Raw, table: str) -> str:
+        """How the table's rows differ between the three, or ""."""
+        columns = self._columns(table)
+        here = mysql_rows(source, table, columns)
+        there = mysql_rows(replica, table, columns)
+        loaded = raw_rows(raw, table, columns)
+        if here == there == loaded:
+            return ""
+        return (
+            f"source {here.total()}, replica {there.total()}, raw {loaded.total()} rows;"
+            f" {len(here - there)} + {len(there - here)} differ on the replica,"
+            f" {len(here - loaded)} + {len(loaded - here)} in raw"
+        )
 
     def _columns(self, table: str) -> list[tuple[str, str]]:
         return [
@@ -239,40 +260,13 @@ class Pipeline:
             )
         ]
 
-    def _mysql_rows(
-        self, server: Any, database: str, table: str, columns: list[tuple[str, str]]
-    ) -> Counter[tuple[object, ...]]:
-        names = ", ".join(
-            quote_mysql_identifier(name) + ("*1e0" if kind == "float" else "")
-            for name, kind in columns
-        )
-        with closing(server.connect(database=database)) as connection:
-            cursor = connection.cursor()
-            cursor.execute("SET time_zone='+00:00'")
-            cursor.execute(f"SELECT {names} FROM {quote_mysql_identifier(table)}")
-            kinds = [kind for _, kind in columns]
-            return Counter(
-                tuple(_plain(v, k) for v, k in zip(row, kinds, strict=True))
-                for row in cursor.fetchall()
-            )
-
-    def _raw_rows(self, table: str, columns: list[tuple[str, str]]) -> Counter[tuple[object, ...]]:
-        names = ", ".join(_in_raw(name) for name, _ in columns)
-        with self.sandbox.analytics.connect(database=self.sandbox.analytics_db.name) as connection:
-            connection.execute("SET intervalstyle = 'postgres'")
-            connection.adapters.register_loader("jsonb", TextLoader)
-            kinds = [kind for _, kind in columns]
-            return Counter(
-                tuple(_plain(v, k) for v, k in zip(row, kinds, strict=True))
-                for row in connection.execute(f"SELECT {names} FROM raw.{_in_raw(table)}".encode())
-            )
-
     def raw_tables(self, prefix: str) -> set[str]:
-        """The names of the tables in `raw` that begin so."""
+        """The names of the tables in `raw` that begin so, without histories."""
         found = self.sandbox.analytics_db.query(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = 'raw'"
         )
-        return {row[0] for row in found if row[0].startswith(prefix)}
+        names = {row[0] for row in found if row[0].startswith(prefix)}
+        return {name for name in names if not name.endswith("_history")}
 
     def definition_differences(self, prefix: str) -> dict[str, str]:
         """Tables that the replica defines otherwise than the source does, but for the engine."""
@@ -306,6 +300,38 @@ def _definitions(database: MySQLDatabase, prefix: str) -> dict[str, set[tuple[An
         ):
             found.setdefault(row[0], set()).add((view, *row[1:]))
     return found
+
+
+def mysql_rows(connection: Any, table: str, columns: list[tuple[str, str]]) -> Rows:
+    """A table's rows on a MySQL server, in our form; `columns` are names and kinds."""
+    names = ", ".join(
+        quote_mysql_identifier(name) + ("*1e0" if kind == "float" else "") for name, kind in columns
+    )
+    cursor = connection.cursor()
+    cursor.execute("SET time_zone='+00:00'")
+    cursor.execute(f"SELECT {names} FROM {quote_mysql_identifier(table)}")
+    kinds = [kind for _, kind in columns]
+    return Counter(
+        tuple(_plain(v, k) for v, k in zip(row, kinds, strict=True)) for row in cursor.fetchall()
+    )
+
+
+def raw_rows(connection: Raw, table: str, columns: list[tuple[str, str]]) -> Rows:
+    """The same of a table in `raw`, without rows that are kept of deleted ones."""
+    kept = connection.execute(
+        "SELECT 1 FROM information_schema.columns WHERE table_schema = 'raw' AND table_name = %s"
+        " AND column_name = '_deleted_at'",
+        [raw_name(table)],
+    ).fetchone()
+    live = " WHERE _deleted_at IS NULL" if kept else ""
+    names = ", ".join(_in_raw(name) for name, _ in columns)
+    connection.execute("SET intervalstyle = 'postgres'")
+    connection.adapters.register_loader("jsonb", TextLoader)
+    kinds = [kind for _, kind in columns]
+    return Counter(
+        tuple(_plain(v, k) for v, k in zip(row, kinds, strict=True))
+        for row in connection.execute(f"SELECT {names} FROM raw.{_in_raw(table)}{live}".encode())
+    )
 
 
 def _in_raw(name: str) -> str:

@@ -9,7 +9,7 @@ does to them can be changed while connections are open, for both directions alik
     dribble      one byte at a time
     delay(s)     every piece waits for s seconds
     cut          reset all connections now; new ones are refused until `pass_on`
-    corrupt(n)   flip one bit of the n-th byte from now that the server sends
+    corrupt(n)   flip one bit of the n-th byte from now that the server sends, or is sent
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Proxy:
         self.pause = 0.0
         self._refusing = self._ended = False
         self._spare_bytes: int | None = None
+        self._answers = True
         self.corrupted = 0
         """Bytes that were changed so far."""
         self.connections = 0
@@ -71,9 +72,10 @@ class Proxy:
     def delay(self, seconds: float) -> None:
         self.pause = seconds
 
-    def corrupt(self, after: int = 0) -> None:
+    def corrupt(self, after: int = 0, *, answers: bool = True) -> None:
+        """`answers`: of what the server sends, rather than of what it is sent."""
         with self._lock:
-            self._spare_bytes = after
+            self._spare_bytes, self._answers = after, answers
 
     def cut(self) -> None:
         with self._lock:
@@ -88,11 +90,11 @@ class Proxy:
         self.cut()
         self._listening.close()
 
-    def spoiled(self, piece: bytes) -> bytes:
-        """What becomes of a piece that the server sends."""
+    def spoiled(self, piece: bytes, *, answer: bool) -> bytes:
+        """What becomes of a piece on its way."""
         with self._lock:
             at = self._spare_bytes
-            if at is None:
+            if at is None or answer != self._answers:
                 return piece
             if at >= len(piece):
                 self._spare_bytes = at - len(piece)
@@ -166,7 +168,7 @@ class _Link:
                     continue
                 if proxy.pause:
                     self.gone.wait(proxy.pause)
-                self._send(peer, proxy.spoiled(piece) if from_server else piece)
+                self._send(peer, proxy.spoiled(piece, answer=from_server))
         except OSError:
             pass
         finally:

@@ -4,13 +4,14 @@ Which servers a run needs is known once tests are collected; the first one
 asked for launches them all, so that they start side by side. `--servers` and
 `--postgres` choose which they are: one pair a run, the same server as source and as
 replica; `--source-options` sets the source up otherwise, as practices do (`source_options`).
-Everything lives in one temporary directory, which the reaper removes with its servers even
-when pytest itself is killed.
+Everything lives in one temporary directory, in memory where there is plenty, which the reaper
+removes with its servers even when pytest itself is killed.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 import shutil
 import tempfile
@@ -181,10 +182,28 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 _WANTED = pytest.StashKey[set[str]]()
 
 
+MEMORY = Path("/dev/shm")
+PLENTY = 8 << 30
+"""Bytes of memory that must be free, for several runs side by side may have servers there."""
+
+
+def _memory() -> Path | None:
+    """The file system in memory, where there is plenty of it and TMPDIR does not say otherwise.
+
+    A cluster is a thousand files, and each database three hundred more: on a disk, even when
+    nobody waits for it, making them takes eight times as long, which is a third of all tests' time.
+    """
+    if "TMPDIR" in os.environ or os.environ.get("LOAD_FULL") or not os.access(MEMORY, os.W_OK):
+        return None
+    told = Path("/proc/meminfo").read_text()
+    available = int(told.partition("MemAvailable:")[2].split()[0]) << 10
+    return MEMORY if min(available, shutil.disk_usage(MEMORY).free) >= PLENTY else None
+
+
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
     """A temporary directory for servers; short, and open to PostgreSQL's own account."""
-    directory = Path(tempfile.mkdtemp(prefix="opendental-tests-"))
+    directory = Path(tempfile.mkdtemp(prefix="opendental-tests-", dir=_memory()))
     directory.chmod(0o711)
     Reaper.ours().remove(directory)
     yield directory

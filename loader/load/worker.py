@@ -141,6 +141,7 @@ class LoadWorker:
                 return
             if isinstance(result, ReplicatorError):
                 raise result
+            self._submitted = [r for r in self._submitted if r is not result.request]
             yield result
 
     def stop(self, wait: float = 5.0) -> None:

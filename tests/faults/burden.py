@@ -64,6 +64,10 @@ def open_files(daemon: Daemon) -> int:
     return len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
 
 
+def threads(daemon: Daemon) -> int:
+    return len(list(Path(f"/proc/{daemon.pid}/task").iterdir()))
+
+
 @contextmanager
 def on_source(pipe: Pipeline, database: str | None = "opendental") -> Iterator[Any]:
     """A cursor of root's on the source."""

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from replicator.sandbox.cluster import Engine
-from replicator.sandbox.waiting import wait_until
 from tests.faults.trial import SETTINGS, Trial
 from tests.fix_pipeline import Pipeline
 from tests.fix_proxy import NewProxy, Proxy
@@ -60,7 +59,7 @@ def trial(
     failed = request.session.testsfailed
     yield get
     if request.session.testsfailed > failed or any(kept[e].seen for e in used):
-        for engine in used:
+        for engine in set(used):
             broken = kept.pop(engine)
             for daemon in (broken.pipe.replicator, broken.pipe.loader):
                 print(f"--- {daemon.program}\n{daemon.output[-LOG_CHARACTERS:]}")  # pytest shows it
@@ -96,14 +95,8 @@ def linked(trial: GetTrial, proxy: NewProxy) -> Iterator[Callable[[Engine], Link
                 "POSTGRES_ANALYTICS_PORT": ports["analytics"],
             },
         }
-        for daemon, word in zip(the.daemons, ('"streaming"', '"loader_started"'), strict=True):
-            said = len(daemon.output)
-            the.restart(daemon)
-            wait_until(  # a daemon that does not find its servers at its start ends
-                lambda: word in daemon.output[said:],  # noqa: B023
-                60,
-                what=lambda: f"{daemon.program}:\n{daemon.output[-3000:]}",  # noqa: B023
-            )
+        for daemon in the.daemons:  # one that does not find its servers at its start ends
+            the.restart_and_wait(daemon)
         return the, links
 
     yield link

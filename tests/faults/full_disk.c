@@ -34,6 +34,13 @@ static int is_full(int fd, off_t end)
     return end < 0 || end > file.st_size;
 }
 
+/* Where a write that names no place ends; 0 where there are no places, as in a pipe. */
+static off_t behind(int fd, off_t size)
+{
+    off_t at = lseek(fd, 0, SEEK_CUR);
+    return at < 0 ? 0 : at + size;
+}
+
 static off_t size_of(const struct iovec *pieces, int count)
 {
     off_t size = 0;
@@ -55,6 +62,13 @@ static off_t size_of(const struct iovec *pieces, int count)
         return -1;                                                                  \
     }                                                                               \
     errno = before
+
+ssize_t write(int fd, const void *data, size_t size)
+{
+    REAL(ssize_t, "write", int, const void *, size_t);
+    REFUSE_WHEN_FULL(fd, behind(fd, (off_t)size));
+    return real(fd, data, size);
+}
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
 {

@@ -15,7 +15,7 @@ import psycopg
 import pymysql
 import pytest
 
-from replicator.sandbox.processes import ServerProcess
+from replicator.sandbox.processes import ServerFailed, ServerProcess
 from replicator.sandbox.reaper import Reaper
 from replicator.sandbox.servers import BinlogServer
 from replicator.sandbox.waiting import wait_until
@@ -162,30 +162,85 @@ def full_disk() -> Path:
     return library
 
 
+@contextmanager
+def _on_a_disk(the: Trial, name: str, library: Path, part: str) -> Iterator[Path]:
+    """While that file exists, files of the server with `part` in their path cannot grow."""
+    server = _server(the, name)
+    flag = library.with_name(f"{name} is full at {part.replace('/', '-')}")
+    server.stop()
+    server.variables = {
+        "LD_PRELOAD": str(library), "FULL_DISK_FLAG": str(flag), "FULL_DISK_PATH": part
+    }  # fmt: skip
+    server.start()
+    the.pipe.sandbox.replica_db.close()
+    the.settle()
+    try:
+        yield flag
+    finally:
+        flag.unlink(missing_ok=True)
+        server.variables = {}
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("name", "part"), [("analytics", "/data/base/"), ("replica", "/opendental_replication/")]
 )
 def test_a_full_disk_is_waited_for(trial: GetTrial, full_disk: Path, name: str, part: str) -> None:
     the = trial("InnoDB")
-    server = _server(the, name)
-    flag = full_disk.with_name(f"{name} is full")
-    server.stop()
-    server.variables = {
-        "LD_PRELOAD": str(full_disk), "FULL_DISK_FLAG": str(flag), "FULL_DISK_PATH": part
-    }  # fmt: skip
-    server.start()
-    server.variables = {}
-    the.pipe.sandbox.replica_db.close()
-    the.settle()
     (daemon,) = (d for d in the.daemons if d.program == _WHO[name])
-    with the.unaided():
+    with _on_a_disk(the, name, full_disk, part) as flag, the.unaided():
         said = len(daemon.output)
         flag.touch()
         _fill(the)
         wait_for_word(daemon, "retrying", said)
         flag.unlink()
         the.settle(150)
+
+
+@pytest.mark.timeout(400)
+def test_a_full_disk_of_postgresqls_own_log_is_waited_for(trial: GetTrial, full_disk: Path) -> None:
+    """PostgreSQL ends at once (PANIC), and its recovery too; whoever minds it starts it again."""
+    the = trial("InnoDB")
+    server = _server(the, "analytics")
+    with _on_a_disk(the, "analytics", full_disk, "/data/pg_wal/") as flag, the.unaided():
+        said, told = len(the.pipe.loader.output), server.log_file.stat().st_size
+        flag.touch()
+        wait_until(lambda: _panics(the, told), 60, what="PostgreSQL to have no room for its log")
+        wait_for_word(the.pipe.loader, "retrying", said)
+        for _ in range(2):
+            if not server.running:
+                with suppress(ServerFailed):
+                    server.start()
+        the.wait_for_work(20)
+        flag.unlink()
+        wait_until(lambda: not server.running or server.answers(), 60, what="an end, or a recovery")
+        if not server.running:
+            server.start()
+        the.settle(150)
+
+
+def _panics(the: Trial, told: int) -> bool:
+    """Begin one file of the log after the other; has there been no room, since `told`?"""
+    with suppress(psycopg.Error), the.pipe.sandbox.analytics.connect() as root:
+        root.execute("CREATE TEMP TABLE filler (n INT)")  # without a change no file is ended
+        root.execute("SELECT pg_switch_wal()")
+    return b"PANIC" in _server(the, "analytics").log_file.read_bytes()[told:]
+
+
+@pytest.mark.timeout(400)
+def test_a_full_disk_of_a_binlog_is_waited_for(trial: GetTrial, full_disk: Path) -> None:
+    """The server itself waits, and looks once a minute whether there is room."""
+    the = trial("InnoDB")
+    server = _server(the, "replica")
+    with _on_a_disk(the, "replica", full_disk, "-bin.0") as flag, the.unaided():
+        told = server.log_file.stat().st_size
+        flag.touch()
+        wait_until(
+            lambda: b"isk is full" in server.log_file.read_bytes()[told:], 60, what="a full disk"
+        )
+        the.wait_for_work(100, 120)
+        flag.unlink()
+        the.settle(200)
 
 
 def _fill(the: Trial) -> None:

@@ -42,6 +42,7 @@ def _others(the: Trial) -> Iterator[tuple[Daemon, Daemon]]:
     try:
         yield others
     finally:
+        the.reshaping = True
         for other in others:
             other.kill()
             print(f"--- the other {other.program}\n{other.output[-5000:]}")  # where it fails
@@ -80,8 +81,11 @@ def _cut_analytics(the: Trial, *names: str) -> None:
 
 def _pause(the: Trial, first: str, second: str) -> list[Daemon]:
     """The loader first: it has nothing to load while nothing is swapped on the replica."""
-    # A loader that stands still in a load holds up changes of that table's shape.
+    # A loader that stands still in a load holds up changes of that table's shape: there are none
+    # of these tables, and no more of others, nor a new table that it could be loading.
     the.rotation = ("visit", "account", "tally")
+    the.reshaping = False
+    the.settle()
     the.asked.set()
     asleep = []
     for point in (second, first):

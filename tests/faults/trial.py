@@ -53,6 +53,10 @@ SETTINGS = {
     "LOADER_POLL_SECONDS": "0.1",
 }
 VISITS, SHEETS, MOVERS = 300, 170, 250
+MOST_COLUMNS = 12
+"""That note has beside its own: what people do all day does not grow either."""
+MOST_BEHIND = 300
+"""Numbers of tally that `raw` may lack before people are told to work more slowly."""
 TABLES = ("visit", "tally", "counter", "account", "sheet", "note", "mover")
 
 _CREATE = (
@@ -117,7 +121,7 @@ class Clerk(threading.Thread):
         with closing(self._trial.connect()) as connection:
             with self._trial.working:
                 self._look(connection.cursor())
-            while not self._trial.closing.wait(self._pause):
+            while not self._trial.closing.wait(self._pause * self._trial.slowness):
                 with self._trial.working:
                     self._work(connection.cursor(), self._dice)
                 self.done += 1
@@ -130,7 +134,8 @@ _GONE = frozenset({0, 1040, 1053, 1927, 2003, 2006, 2013})
 class Trial:
     """See the module; `with trial:` is the time in which people work."""
 
-    def __init__(self, pipe: Pipeline) -> None:
+    def __init__(self, pipe: Pipeline, *, pace: float = 1.0) -> None:
+        """`pace`: how fast everybody works, asks and looks; 0.5 is half as fast."""
         self.pipe = pipe
         self.closing = threading.Event()
         self.working = threading.Semaphore(5)
@@ -144,19 +149,26 @@ class Trial:
         self.reads = 0
         self.reached_by: dict[str, dict[str, str]] = {}
         """Variables by which a daemon finds its servers otherwise, by program."""
+        self._pace = pace
+        self.reshaping = True
+        """Do people change the shapes of tables?"""
         self._number = 0
-        self._columns = 0
+        self._shown = 0
+        """The last number of tally, as made and as last seen in `raw`."""
+        self._columns: list[int] = []
+        """The numbers of note's extra ones."""
+        self._named = 0
         with closing(self.connect()) as connection:
             for statement in _CREATE:
                 connection.cursor().execute(statement)
         with closing(pipe.sandbox.source.connect()) as root:
             root.cursor().execute("GRANT LOCK TABLES ON opendental.* TO 'readonly_user'@'%'")
         self._people = [
-            Clerk(self, self._count, self._recount, 0.05),
-            Clerk(self, self._visit, lambda _cursor: None, 0.05),
-            Clerk(self, self._write_sheets, self._clear_sheets, 2.5),
-            Clerk(self, self._alter, self._recount_columns, 0.6),
-            Clerk(self, self._move, self._tell_little, 0.05),
+            Clerk(self, self._count, self._recount, 0.05 / pace),
+            Clerk(self, self._visit, lambda _cursor: None, 0.05 / pace),
+            Clerk(self, self._write_sheets, self._clear_sheets, 2.5 / pace),
+            Clerk(self, self._alter, self._recount_columns, 0.6 / pace),
+            Clerk(self, self._move, self._tell_little, 0.05 / pace),
         ]
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._asker = threading.Thread(target=self._ask, daemon=True)
@@ -165,6 +177,11 @@ class Trial:
     def work_done(self) -> int:
         """Pieces of work that clerks have done so far."""
         return sum(clerk.done for clerk in self._people)
+
+    @property
+    def slowness(self) -> int:
+        """How many times longer people rest: a busy machine that is far behind has to catch up."""
+        return 5 if self._number - self._shown > MOST_BEHIND else 1
 
     def connect(self) -> Any:
         return self.pipe.sandbox.source.connect(database="opendental")
@@ -220,12 +237,14 @@ class Trial:
     def _alter(self, cursor: Any, dice: random.Random) -> None:
         what = dice.random()
         cursor.execute("INSERT INTO note (Body) VALUES ('before a change')")
-        if what < 0.5:
-            self._columns += 1
-            cursor.execute(f"ALTER TABLE note ADD COLUMN Extra{self._columns} INT DEFAULT 7")
-        elif what < 0.6 and self._columns:
-            cursor.execute(f"ALTER TABLE note DROP COLUMN Extra{self._columns}")
-            self._columns -= 1
+        if not self.reshaping:
+            return
+        if len(self._columns) >= MOST_COLUMNS or (self._columns and 0.5 <= what < 0.6):
+            cursor.execute(f"ALTER TABLE note DROP COLUMN Extra{self._columns.pop(0)}")
+        elif what < 0.5:
+            self._named += 1  # always another one: no shape comes again
+            self._columns.append(self._named)
+            cursor.execute(f"ALTER TABLE note ADD COLUMN Extra{self._named} INT DEFAULT 7")
         elif what < 0.8:
             cursor.execute("TRUNCATE TABLE note")
         else:
@@ -237,10 +256,12 @@ class Trial:
     def _recount_columns(self, cursor: Any) -> None:
         cursor.execute("DROP TABLE IF EXISTS scratchpad")
         cursor.execute(
-            "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = DATABASE()"
-            " AND table_name = 'note' AND column_name LIKE 'Extra%'"
+            "SELECT SUBSTRING(column_name, 6) FROM information_schema.columns"
+            " WHERE table_schema = DATABASE() AND table_name = 'note'"
+            " AND column_name LIKE 'Extra%' ORDER BY ordinal_position"
         )
-        (self._columns,) = cursor.fetchone()
+        self._columns = [int(number) for (number,) in cursor.fetchall()]
+        self._named = max([self._named, *self._columns])
 
     def _tell_little(self, cursor: Any) -> None:
         """What the binlog does not tell must be read again behind a copy's window."""
@@ -300,7 +321,7 @@ class Trial:
     def _ask(self) -> None:
         """Ask for one table after the other to be reloaded, while `asked` is set."""
         turn = 0
-        while not self.closing.wait(0.3):
+        while not self.closing.wait(0.3 / self._pace):
             if self.asked.is_set() and not self._asked_before():
                 self.request(self.rotation[turn % len(self.rotation)])
                 turn += 1
@@ -340,13 +361,15 @@ class Trial:
         """Look at `raw` all the time; a connection that is lost is made again."""
         while not self.closing.is_set():
             with suppress(psycopg.Error), self.raw() as connection:
-                while not self.closing.wait(0.05):
+                while not self.closing.wait(0.05 / self._pace):
                     self._look(connection)
 
     def _look(self, connection: Any) -> None:
         for question, right in _NEVER_OTHERWISE:
             with suppress(psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
                 answer = connection.execute(question).fetchone()
+                if question == _TALLY:
+                    self._shown = answer[3]
                 if not right(*answer):
                     now = datetime.now(UTC).isoformat(timespec="milliseconds")
                     self.seen.append(f"{now} {question}: {answer}")
@@ -370,9 +393,7 @@ class Trial:
 
     def settle(self, deadline: float = 90.0) -> None:
         """Let everything arrive, and see that nothing was lost, doubled, or shown half."""
-        asked = self.asked.is_set()
-        self.asked.clear()
-        with self.at_rest():
+        with self._nobody_asking(), self.at_rest():
             wait_until(lambda: not self.mending, 60, what="the rows to be mended")
             self.pipe.catch_up(deadline)
             found = self.pipe.differences()
@@ -380,13 +401,21 @@ class Trial:
         for clerk in self._people:
             assert clerk.error is None, repr(clerk.error)
         assert self.seen == [], f"{len(self.seen)} of {self.reads} looks: {self.seen[:5]}"
-        if asked:
-            self.asked.set()
 
-    def verify(self) -> None:
+    @contextmanager
+    def _nobody_asking(self) -> Iterator[None]:
+        asked = self.asked.is_set()
+        self.asked.clear()
+        try:
+            yield
+        finally:
+            if asked:
+                self.asked.set()
+
+    def verify(self, deadline: float = 90.0) -> None:
         """The product's own comparison agrees."""
-        with self.at_rest():
-            self.pipe.catch_up()
+        with self._nobody_asking(), self.at_rest():
+            self.pipe.catch_up(deadline)
             found = self.pipe.run("verify")
         assert found.returncode == 0, found.stdout + found.stderr
 
@@ -420,6 +449,9 @@ class Trial:
     def daemons(self) -> tuple[Daemon, Daemon]:
         return self.pipe.replicator, self.pipe.loader
 
+    def daemon_named(self, program: str) -> Daemon:
+        return next(daemon for daemon in self.daemons if daemon.program == program)
+
     def _orders(self, daemon: Daemon) -> Path:
         return daemon.log.with_suffix(".orders")
 
@@ -433,6 +465,13 @@ class Trial:
         """kill -9, wherever it is, and a new beginning."""
         daemon.kill()
         self._start(daemon)
+
+    def restart_and_wait(self, daemon: Daemon, deadline: float = 60) -> None:
+        """The same, until it is at work."""
+        said = len(daemon.output)
+        self.restart(daemon)
+        word = '"streaming"' if daemon is self.pipe.replicator else '"loader_started"'
+        wait_for_word(daemon, word, said, deadline)
 
     def order(self, point: str, action: str = "kill", passing: int = 1) -> Daemon:
         """What the daemon of this point is to do there, from now on."""
@@ -484,10 +523,13 @@ class Trial:
 _NOT_YET = (1049, 1146)
 """MySQL's errors where leg 1 has not made its database and its tables."""
 
+_TALLY = (
+    "SELECT count(*), count(DISTINCT seq), coalesce(min(seq), 1), coalesce(max(seq), 0)"
+    " FROM raw.tally"
+)
 _NEVER_OTHERWISE: tuple[tuple[str, Callable[..., bool]], ...] = (
     (
-        "SELECT count(*), count(DISTINCT seq), coalesce(min(seq), 1), coalesce(max(seq), 0)"
-        " FROM raw.tally",
+        _TALLY,
         lambda rows, different, first, last: rows == different == last and first == 1,
     ),
     ("SELECT count(*) FROM raw.counter", lambda rows: rows == 1),

@@ -29,7 +29,7 @@ from setuptools import Distribution, Extension
 name, directory, *checks = sys.argv[1:]
 extension = Extension(
     name, [name.replace(".", "/") + ".pyx"], define_macros=[("KERNEL_FENCED", None)],
-    extra_compile_args=["-O1", "-g", *checks], extra_link_args=checks,
+    extra_compile_args=["-O0", "-g1", *checks], extra_link_args=checks,
 )
 built = cythonize([extension], language_level=3, build_dir=directory, force=True, quiet=True)
 command = Distribution({"name": "fenced", "ext_modules": built}).get_command_obj("build_ext")

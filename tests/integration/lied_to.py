@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from config import driver
+from config import driver, postgres_driver
 from config.errors import ReplicatorError
 from config.settings import load_settings
 from config.tables import TableRules
@@ -46,6 +46,8 @@ def ending(leg: Replicator | Loader, seconds: float) -> dict[str, str]:
 
 def main() -> int:
     driver.ANSWER_BYTES = stream._EVENT_LIMIT = BOUND  # type: ignore[misc]
+    postgres_driver.GuardedPostgres.limit = BOUND
+    postgres_driver.GuardedPostgres.patience = postgres_driver._SOON = 0.5  # type: ignore[misc]
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + MORE_MEMORY, now + MORE_MEMORY))
     for line in sys.stdin:

@@ -15,7 +15,13 @@ from replicator.sandbox.servers import REPLICA_OPTIONS, SOURCE_OPTIONS
 from tests.fix_servers import family_of
 from tests.source_options import applied, engine_of, parse
 
-LINES = (Path(__file__).parents[2] / ".ci" / "matrix").read_text().splitlines()
+ROOT = Path(__file__).parents[2]
+LINES = (ROOT / ".ci" / "matrix").read_text().splitlines()
+LEFT_OUT = [
+    line
+    for line in (ROOT / ".ci" / "matrix-quick").read_text().splitlines()
+    if line and not line.startswith("#")
+]
 Meeting = tuple[str, ...]
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -82,6 +88,15 @@ def test_a_line_names_servers_and_words_that_there_are(line: tuple[str, str, str
     assert servers in MYSQL_NAMES
     assert postgres in POSTGRES_NAMES
     assert len(parse(words, family_of(servers))) >= len(words.split(",")) - (not words)
+
+
+@pytest.mark.parametrize("line", LEFT_OUT)
+def test_what_quick_leaves_out_is_there(line: str) -> None:
+    """A test that has moved would be run again, on every server."""
+    place, _, name = line.partition("::")
+    files = [file for file in ROOT.glob(f"{place}*") if file.is_dir() or file.suffix == ".py"]
+    assert files
+    assert not name or f"def {name.partition('[')[0]}(" in files[0].read_text()
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def replica_privileges(identity: Identity) -> tuple[Privilege, ...]:
         Privilege(_monitor(identity), True, "ask where the replica's binlog ends (leg 2)"),
         Privilege("PROCESS", True, "tell a table from its successor by the engine's table ids"),
         *(Privilege(word, False, why) for word, why in _ON_THE_REPLICAS_DATABASE.items()),
+        *(() if identity.mariadb else (Privilege("REFERENCES", False, "create foreign keys"),)),
     )
 
 

@@ -30,6 +30,10 @@ _FOREIGN_KEY = re.compile(r"CONSTRAINT `((?:[^`]|``)+)` FOREIGN KEY")
 _PREFERENCES = ("ProgramVersion", "DataBaseVersion", "UpdateInProgressOnComputerName")
 
 
+_KNOWN_COLLATIONS = "SELECT * FROM information_schema.collation_character_set_applicability"
+"""A collation, its character set, and on MariaDB from 10.10 on the name that has both."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableFacts:
     """A base table: its engine, size in bytes, and whether it has a primary key.
@@ -134,13 +138,13 @@ def read_replica(
 ) -> MySQLFacts:
     """Look at the replica's server, and at what leg 1 has left there."""
     facts = _read(connection, here=here, began=began)
-    known = fetch(connection, "SELECT collation_name FROM information_schema.collations")
+    known = fetch(connection, _KNOWN_COLLATIONS)
     there = database in facts.databases
     return replace(
         facts,
         tables=_tables(connection, database) if there else (),
         standing=_standing(connection, database) if there else None,
-        collations=frozenset(str(row[0]) for row in known if row[0]),
+        collations=frozenset(str(name) for row in known for name in row[:3] if name),
     )
 
 

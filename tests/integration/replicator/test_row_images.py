@@ -248,11 +248,16 @@ def test_the_replica_logs_whole_rows_for_what_came_in_parts(new_leg: NewLeg, ima
         cursor.execute("UPDATE t SET id = 9 WHERE id = 2")
         cursor.execute("DELETE FROM t WHERE id = 9")
     leg.catch_up()
+    generated = leg.replica.query(
+        "SELECT ordinal_position FROM information_schema.columns WHERE table_schema = DATABASE()"
+        " AND table_name = 't' AND generation_expression <> ''"
+    )
+    worked_out = sum(1 << (place - 1) for (place,) in generated)  # may be left out: decision 23
     kinds = set()
     for rows in logged(leg.replica, ReplicaPosition(file, int(offset)), "t"):
         kinds.add(rows.event[4])
         for bitmap, width in bitmaps(rows.event):
-            assert bitmap == (1 << width) - 1
+            assert bitmap | worked_out == (1 << width) - 1
     assert len(kinds) == 3
 
 

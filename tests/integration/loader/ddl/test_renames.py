@@ -340,7 +340,7 @@ def test_a_table_in_use_beside_its_old_one_is_not_kept_from_readers(
 def test_a_table_that_is_being_filled_stays_unseen_however_long_it_takes(
     replica: Replica, tables: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(standing, "QUIET_SECONDS", 0.4)  # no pause is so long
     replica.commit(f"INSERT INTO t SELECT seq, CONCAT('v', seq) FROM {numbers(10, 60)}")
     tables.catch_up()
     with _watched(tables, "SELECT count(*) FROM public.of_t") as seen:

@@ -49,7 +49,6 @@ class Loader:
             self._session.step()
         except (PositionLost, SourceReset, BinlogRefused, EventsLost) as lost:
             # The replica's own binlog: everything in it is also in the replica's tables.
-            self.close()
             log.warning("replica_position_lost", reason=str(lost), remedy="reloading every table")
             self._begin(anew=True)
         except ColumnsMissing as missing:

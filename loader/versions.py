@@ -3,7 +3,7 @@
 Left: rows events as every fold takes them (see `fold`). Right: each key's last state, and of a
 deleted key the version before the deletion, should the run have brought it: a row that comes and
 goes, or changes and goes, within one batch is kept as it last was. Where the history is kept,
-also every version in between (`History`).
+also every version in between (`Versions`).
 
 *Exact*: a deletion's own event is not looked into. The version before it is the last that the
 run brought, or else the one that `raw` has, for `raw` is where the table was before the run.

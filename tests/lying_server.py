@@ -8,11 +8,11 @@ Without TLS, which a liar would not offer either.
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from tests.liar import Liar, Said, Talk, exactly
 
 LOGIN, QUERY, DUMP, EXECUTE = -1, 0x03, 0x12, 0x17
 _SSL = 0x0800
@@ -32,8 +32,8 @@ class Packet:
     payload: bytes
 
 
-Lie = Callable[[Packet], Iterator[bytes] | bytes | None]
-"""None: the truth. An iterator may go on for as long as anybody listens."""
+Lie = Callable[[Packet], Said | None]
+"""None: the truth."""
 
 
 def framed(payload: bytes, sequence: int, length: int | None = None) -> bytes:
@@ -42,52 +42,13 @@ def framed(payload: bytes, sequence: int, length: int | None = None) -> bytes:
     return said.to_bytes(3, "little") + bytes([sequence & 0xFF]) + payload
 
 
-class LyingServer:
-    """See the module."""
-
-    def __init__(self, target: int, lie: Lie) -> None:
-        self._target = target
-        self.lie = lie
-        self.lies = 0
-        self.sent = 0
-        """Bytes of lies that a client has taken."""
-        self.heard = bytearray()
-        """All that clients said."""
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listening.getsockname()[1]
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        for each in (self._listening, *self._open):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listening.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
-                self._open += [client, server]
-                _Talk(self, client, server)
-
-
-class _Talk:
-    """One connection, a thread each way."""
+class _Talk(Talk):
+    """One connection: all that the client says is heard."""
 
     def __init__(self, owner: LyingServer, client: socket.socket, server: socket.socket) -> None:
-        self._owner, self._client, self._server = owner, client, server
+        super().__init__(owner, client, server)
+        self._liar = owner
         self._command, self._text, self._number = LOGIN, b"", 0
-        for way in (self._to_server, self._to_client):
-            threading.Thread(target=self._until_gone, args=(way,), daemon=True).start()
-
-    def _until_gone(self, way: Callable[[], None]) -> None:
-        with contextlib.suppress(OSError, EOFError):
-            way()
-        for side in (self._client, self._server):
-            with contextlib.suppress(OSError):
-                side.shutdown(socket.SHUT_RDWR)
 
     def _to_server(self) -> None:
         while True:
@@ -104,29 +65,12 @@ class _Talk:
                 payload = _without_tls(payload)
             packet = Packet(self._command, self._text, self._number, sequence, payload)
             self._number += 1
-            said = self._owner.lie(packet)
-            if said is None:
-                self._client.sendall(framed(payload, sequence))
-                continue
-            self._owner.lies += 1
-            for piece in (said,) if isinstance(said, bytes) else said:
-                self._client.sendall(piece)
-                self._owner.sent += len(piece)
+            self._tell(self._liar.lie(packet), framed(payload, sequence))
 
 
 def _read(side: socket.socket) -> tuple[int, bytes]:
-    header = _exactly(side, 4)
-    return header[3], _exactly(side, int.from_bytes(header[:3], "little"))
-
-
-def _exactly(side: socket.socket, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        piece = side.recv(count - len(data))
-        if not piece:
-            raise EOFError
-        data += piece
-    return bytes(data)
+    header = exactly(side, 4)
+    return header[3], exactly(side, int.from_bytes(header[:3], "little"))
 
 
 def _without_tls(greeting: bytes) -> bytes:
@@ -134,3 +78,13 @@ def _without_tls(greeting: bytes) -> bytes:
     at = greeting.index(b"\0", 1) + 1 + 4 + 9
     flags = int.from_bytes(greeting[at : at + 2], "little") & ~_SSL
     return greeting[:at] + flags.to_bytes(2, "little") + greeting[at + 2 :]
+
+
+class LyingServer(Liar):
+    """See the module."""
+
+    talk = _Talk
+
+    def __init__(self, target: int, lie: Lie) -> None:
+        self.lie = lie
+        super().__init__(target)

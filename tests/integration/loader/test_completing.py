@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from pydantic import SecretStr
 
 from config.connections import connect_mysql
-from config.settings import MySQLServer
+from config.settings import Settings
 from loader.completing import Completer, Incompletable
 from loader.load.reload import raw_bytes_options
 from loader.rows import TablePlan, plan_for
@@ -54,17 +53,10 @@ TABLES = {
 
 
 @pytest.fixture
-def completer(replica_db: MySQLDatabase) -> Iterator[Completer]:
-    settings = MySQLServer(
-        role="replica",
-        host="127.0.0.1",
-        port=replica_db.server.port,
-        db=replica_db.name,
-        user=replica_db.user,
-        password=SecretStr(replica_db.password),
-    )
+def completer(replica_db: MySQLDatabase, settings: Settings) -> Iterator[Completer]:
+    server = settings.replication
     made = Completer(
-        lambda: (connect_mysql(settings, **raw_bytes_options()), connect_mysql(settings)),
+        lambda: (connect_mysql(server, **raw_bytes_options()), connect_mysql(server)),
         replica_db.name,
         format_description=Log(replica_db).own_description(),
     )

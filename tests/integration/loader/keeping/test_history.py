@@ -16,6 +16,7 @@ from loader.writer import Writer
 
 from ..conftest import Harness, Replica
 from .account import Account, assert_open_versions_are_live_rows, kept
+from .rules import change_rules, with_rules
 
 HISTORY = "[table.t]\nhistory = true\n"
 BOTH = HISTORY + 'deletes = "soft"\n'
@@ -24,17 +25,7 @@ COLUMNS = "id int PRIMARY KEY, v int, w varchar(400)"
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    path = tmp_path / "tables.toml"
-    path.write_text(HISTORY)
-    tuning = settings.loader.model_copy(update={"rename_seconds": 0.2, "replacement_seconds": 1.0})
-    return settings.model_copy(update={"tables_file": path, "loader": tuning})
-
-
-def change_rules(harness: Harness, text: str) -> None:
-    harness.settings.tables_file.write_text(text)
-    harness.restart()
-    harness.loader.step()
-    harness.catch_up()
+    return with_rules(settings, tmp_path, HISTORY)
 
 
 @pytest.fixture

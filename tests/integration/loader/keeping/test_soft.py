@@ -19,6 +19,7 @@ from config.errors import ConfigError
 from config.settings import Settings
 
 from ..conftest import Harness, Replica
+from .rules import change_rules, with_rules
 
 SOFT = '[table.t]\ndeletes = "soft"\n'
 COLUMNS = "id int PRIMARY KEY, v int, w varchar(40)"
@@ -27,17 +28,7 @@ Row = tuple[Any, ...]
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    path = tmp_path / "tables.toml"
-    path.write_text(SOFT)
-    tuning = settings.loader.model_copy(update={"rename_seconds": 0.2, "replacement_seconds": 1.0})
-    return settings.model_copy(update={"tables_file": path, "loader": tuning})
-
-
-def change_rules(harness: Harness, text: str) -> None:
-    harness.settings.tables_file.write_text(text)
-    harness.restart()
-    harness.loader.step()
-    harness.catch_up()
+    return with_rules(settings, tmp_path, SOFT)
 
 
 def marked(harness: Harness, table: str = "t", columns: str = "id, v, w") -> list[Row]:

@@ -54,10 +54,15 @@ def end_of(database: MySQLDatabase) -> SourcePosition:
     return SourcePosition(*database.binlog_end())
 
 
-def begin_anew(database: MySQLDatabase) -> None:
-    """An empty database and a binlog that begins again, in another second than the last."""
+def next_second() -> None:
+    """A binlog file is told from another of its name by the second in which it was begun."""
     second = int(time.time())
     wait_until(lambda: int(time.time()) > second, 5, what="the next second")
+
+
+def begin_anew(database: MySQLDatabase) -> None:
+    """An empty database and a binlog that begins again, in another second than the last."""
+    next_second()
     database.execute("SET SESSION sql_log_bin = 0")
     for (table,) in database.query("SHOW TABLES"):
         database.execute(f"DROP TABLE `{table}`")
@@ -166,8 +171,7 @@ def test_what_identifies_a_position_goes_from_file_to_file(
     leg.catch_up()
     seen = []
     for number in range(3):
-        begun = int(time.time())
-        wait_until(lambda: int(time.time()) > begun, 5, what="the next second")  # noqa: B023
+        next_second()
         gtid_source.execute("FLUSH BINARY LOGS")
         if number:
             gtid_source.execute("UPDATE one SET n = n + 1")
@@ -323,6 +327,7 @@ def test_a_source_set_back_to_an_older_copy_halts(
     durable.server.stop()
     shutil.rmtree(durable.server.data)
     shutil.copytree(tmp_path / "older", durable.server.data)
+    next_second()
     durable.server.start()
     for number in range(20, 40):  # as far as before, and further
         durable.execute("INSERT INTO one VALUES (%s, 1)", (number,))

@@ -7,6 +7,7 @@ other, is asked of `raw` itself: key and `_loaded_at` name a version.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from replicator.sandbox.schema import TABLES
+from replicator.sandbox.waiting import wait_until
 from tests.fix_pipeline import NewPipeline, Pipeline
 from tests.integration.dbt.conftest import Ended, RunDbt
 
@@ -120,6 +122,16 @@ def test_the_models_follow_what_the_source_does(
     assert_green(dbt(pipe.environment, "run"))
     assert_marts_are_raw(pipe, "treatment", "TreatmentNum")
     assert_own_treatments(pipe)
+
+    # Identifiers are masked from now on, and what dbt has built before is built anew.
+    rules.write_text(f'privacy = "limited"\n{rules.read_text()}')
+    pipe.loader.signal(signal.SIGHUP)
+    shown = "SELECT count(*) FROM raw.patient WHERE \"LName\" LIKE 'Synthetic%'"
+    wait_until(lambda: rows(pipe, shown) == [(0,)], 60, what=lambda: pipe.loader.output[-3000:])
+    pipe.catch_up()
+    assert_green(dbt(pipe.environment, "build", "--full-refresh"))
+    assert_marts_are_raw(pipe, "treatment", "TreatmentNum")
+    assert_limited(pipe)
 
 
 def rows(pipe: Pipeline, query: str) -> list[tuple[Any, ...]]:
@@ -240,6 +252,17 @@ def assert_followed(pipe: Pipeline) -> None:
         2: [1, None, None, None],
         3: [99, None, "S0003", "synthetic filling"],
     }
+
+
+def assert_limited(pipe: Pipeline) -> None:
+    """Under `privacy = "limited"` marts still tell who is whose; names and birthdays are gone."""
+    staged = "SELECT DISTINCT last_name FROM public_staging.stg_opendental__patient"
+    assert rows(pipe, staged) == [("[redacted]",)]
+    patients = facts(pipe, "dim_patient", "patient_num", "birth_date, gender, is_guarantor")
+    assert patients[1] == [date(1980, 1, 1), "Female", True]
+    columns = "patient_num, appointment_status, scheduled_at"
+    appointments = facts(pipe, "fact_appointments", "appointment_num", columns)
+    assert appointments[1] == [1, "Broken", datetime(2030, 3, 4, 9, 30)]
 
 
 def assert_own_treatments(pipe: Pipeline) -> None:

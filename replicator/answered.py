@@ -17,7 +17,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from replicator import mend_requests
-from replicator.tracking import RequestState, execute, fetch
+from replicator.resync_requests import RequestState
+from replicator.tracking import execute, fetch
 
 KEPT: Final = 1000
 """So many answered ones are kept, for a day; those before them for an hour."""

@@ -38,8 +38,9 @@ import structlog
 from config import metrics
 from config.errors import ApplyConflict, classify
 from config.failpoints import reach
-from replicator import tracking
+from replicator import copy_progress, resync_requests, tracking
 from replicator.binlog.position import SourcePosition
+from replicator.resync_requests import RequestState
 from replicator.tracking import TableState, execute
 
 log = structlog.get_logger(__name__)
@@ -120,8 +121,8 @@ def ask_for_repair(replica: Any, table: str, request: int | None = None) -> None
 
     Raises `ApplyConflict` where that has been done too often of late.
     """
-    open_already = table in tracking.open_requests(replica) and request is None
-    before = tracking.repairs_since(replica, table, tracking.utc_now() - WITHIN)
+    open_already = table in resync_requests.open_requests(replica) and request is None
+    before = resync_requests.repairs_since(replica, table, tracking.utc_now() - WITHIN)
     if before >= MOST_REPAIRS and not open_already:
         raise ApplyConflict(
             f"table {table} on the replica was reloaded {before} times within an hour, since its"
@@ -130,12 +131,13 @@ def ask_for_repair(replica: Any, table: str, request: int | None = None) -> None
         )
     execute(replica, "BEGIN")
     if request is not None:
-        tracking.set_request(
-            replica, request, tracking.RequestState.FAILED, message="begun again: a conflict"
+        resync_requests.set_request(
+            replica, request, RequestState.FAILED, message="begun again: a conflict"
         )
     tracking.set_state(replica, table, TableState.QUEUED)
-    tracking.forget_progress(replica, table)
-    tracking.need_request(replica, table) if open_already else tracking.queue_repair(replica, table)
+    copy_progress.forget_progress(replica, table)
+    ask = resync_requests.need_request if open_already else resync_requests.queue_repair
+    ask(replica, table)
     reach("conflict.before_commit")
     execute(replica, "COMMIT")
     metrics.CONFLICTS.labels("replicator", "repaired").inc()

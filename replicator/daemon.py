@@ -17,9 +17,9 @@ from config.errors import ApplyConflict, translated
 from config.failpoints import reach
 from config.settings import Settings
 from config.tables import TableRules
+from replicator import copy_progress, resync_requests, tracking
 from replicator import replica as rep
 from replicator import source as src
-from replicator import tracking
 from replicator.answered import EVERY_SECONDS, forget_answered
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
@@ -116,7 +116,7 @@ class Replicator:
             if self._session is None or self._incoming is None:
                 raise conflict
             with translated(self._settings.replication.label):
-                asked = tracking.open_requests(self._session.hidden)
+                asked = resync_requests.open_requests(self._session.hidden)
             replicator = self._replicator
             self._conflicts.met(conflict, replicator.position, replicator.reached, asked)
         except ApplyConflict:
@@ -168,7 +168,7 @@ class Replicator:
     def _open(self, session: Session) -> None:
         with translated(self._settings.replication.label):
             offset = tracking.read_offset(session.replica, MAIN)
-            over = offset is not None and tracking.everything_requested(session.replica)
+            over = offset is not None and resync_requests.everything_requested(session.replica)
         if offset is None or over:
             offset = self._first_start(session)
         offset = settle_down(session, offset)
@@ -232,8 +232,8 @@ class Replicator:
     def _set_routes(self, session: Session) -> list[str]:
         """Routes as the stored states have them; the tables whose first copy is unfinished."""
         states = tracking.table_states(session.replica)
-        copies = tracking.copy_progresses(session.replica)
-        noted = tracking.targets_with_keys(session.replica)
+        copies = copy_progress.copy_progresses(session.replica)
+        noted = copy_progress.targets_with_keys(session.replica)
         for table, state in states.items():
             progress = copies.get(table)
             if state == TableState.STREAMING:
@@ -387,8 +387,8 @@ class Replicator:
                 tracking.set_state(
                     session.replica, table, TableState.STREAMING, schema_hash=hashes[table].hash
                 )
-                tracking.forget_progress(session.replica, table)
-                tracking.answer_restarted(session.replica, table)
+                copy_progress.forget_progress(session.replica, table)
+                resync_requests.answer_restarted(session.replica, table)
             reach("window.before_end")
             execute(session.replica, "COMMIT")
             reach("window.ended")
@@ -417,7 +417,7 @@ class Replicator:
     def _queue(self, session: Session, table: str) -> None:
         execute(session.replica, "BEGIN")
         tracking.set_state(session.replica, table, TableState.QUEUED)
-        tracking.forget_progress(session.replica, table)
-        tracking.queue_resync(session.replica, [table])
+        copy_progress.forget_progress(session.replica, table)
+        resync_requests.queue_resync(session.replica, [table])
         execute(session.replica, "COMMIT")
         self._routes.skip(table)

@@ -27,12 +27,13 @@ from config.connections import connect_source
 from config.connections import quote_mysql_identifier as quote
 from config.errors import translated
 from config.failpoints import reach
+from replicator import copy_progress, resync_requests, tracking
 from replicator import replica as rep
 from replicator import source as src
-from replicator import tracking
+from replicator.copy_progress import CopyProgress
 from replicator.reconcile import Reconciler
 from replicator.snapshot import TableChanged, TableCopier, TableGone
-from replicator.tracking import CopyProgress, Offset, TableState, execute
+from replicator.tracking import Offset, TableState, execute
 
 if TYPE_CHECKING:
     from replicator.session import Session
@@ -59,18 +60,18 @@ def begin_first_copy(replica: Any, offset: Offset, tables: Sequence[src.SourceTa
         count = sum(t.engine == engine for t in tables)
         log.info("engine_replaced", engine=engine, tables=count, stored="InnoDB")
     gone = sorted(set(tracking.table_states(replica)) - {t.name for t in tables})
-    hidden = sorted(t for t in tracking.copy_progresses(replica) if t.startswith("_resync_"))
+    hidden = sorted(t for t in copy_progress.copy_progresses(replica) if t.startswith("_resync_"))
     for table_name in [*gone, *hidden]:
         execute(replica, f"DROP TABLE IF EXISTS {quote(table_name)}")
     execute(replica, "BEGIN")
     for table_name in gone:
         tracking.forget_table(replica, table_name)
-    for target in tracking.copy_progresses(replica):
-        tracking.forget_progress(replica, target)
+    for target in copy_progress.copy_progresses(replica):
+        copy_progress.forget_progress(replica, target)
     tracking.set_states(replica, TableState.COPYING, [table.name for table in tables])
-    tracking.restart_requests(replica)
+    resync_requests.restart_requests(replica)
     for table_name in gone:
-        tracking.fail_restarted(replica, table_name)
+        resync_requests.fail_restarted(replica, table_name)
     tracking.forget_offset(replica, tracking.RESYNC)
     tracking.write_offset(replica, offset)
     execute(replica, "COMMIT")
@@ -242,7 +243,7 @@ class FirstCopy:
         missing = [src.base_table(catalog, source_db, name) for name in set(tables) - set(there)]
         there |= {table.name: table for table in missing if table is not None}
         self._gone = sorted(set(tables) - set(there))
-        begun = tracking.copy_progresses(replica)
+        begun = copy_progress.copy_progresses(replica)
         self._rows = {name: p.rows for name, p in begun.items() if name in there}
         self._expected = sum(t.rows for t in there.values())
         self._tables, self._done = len(tables), 0
@@ -320,7 +321,7 @@ class FirstCopy:
         tracking.set_states(self._replica, TableState.RECONCILING, there)
         tracking.set_states(self._replica, TableState.VANISHED, gone)
         for name in gone:
-            tracking.fail_restarted(self._replica, name)
+            resync_requests.fail_restarted(self._replica, name)
         execute(self._replica, "COMMIT")
         reach("copy.ended")
         for one in ended:

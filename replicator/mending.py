@@ -40,8 +40,8 @@ from config.connections import quote_mysql_identifier as quote
 from config.errors import CopyRefused, SchemaDrift, Transient, classify
 from config.failpoints import reach
 from replicator import mend_requests as requests
+from replicator import resync_requests
 from replicator import source as src
-from replicator import tracking
 from replicator.binlog.catalog import read_catalog
 from replicator.binlog.position import SourcePosition
 from replicator.chunks import KEY_TYPES
@@ -310,7 +310,7 @@ class Mending:
         self.interrupt()
         replica = self._session.replica
         execute(replica, "BEGIN")
-        ask = tracking.ask_leg_2 if request.side == RAW else tracking.queue_resync
+        ask = resync_requests.ask_leg_2 if request.side == RAW else resync_requests.queue_resync
         (number,) = ask(replica, [request.table])
         requests.end_mend(replica, request.id, requests.RELOADING, reload=number, message=reason)
         execute(replica, "COMMIT")

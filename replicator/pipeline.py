@@ -24,7 +24,8 @@ from replicator.cli import resync
 from replicator.cli.observation import Observer
 from replicator.cli.status import read_status
 from replicator.daemon import Replicator
-from replicator.tracking import RequestState, TableState, fetch, table_states
+from replicator.resync_requests import RequestState
+from replicator.tracking import TableState, fetch, table_states
 
 _UNDER_WAY = (TableState.COPYING, TableState.RECONCILING, TableState.QUEUED)
 _REQUESTS_UNDER_WAY = (RequestState.QUEUED, RequestState.COPYING, RequestState.CATCHING_UP)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from config.errors import SourceReset, translated
-from replicator import tracking
+from replicator import copy_progress, resync_requests, tracking
 from replicator.session import Session
 from replicator.tracking import Offset, TableState, execute, fetch
 
@@ -37,7 +37,7 @@ def _store(replica: Any, offset: Offset, confirmed: Offset) -> None:
     execute(replica, "BEGIN")
     tracking.write_offset(replica, confirmed)
     if moved:
-        tracking.ask_leg_2(replica, _keyless(replica))
+        resync_requests.ask_leg_2(replica, _keyless(replica))
     execute(replica, "COMMIT")
 
 
@@ -46,7 +46,7 @@ def _require_rest(replica: Any, offset: Offset) -> None:
     making = (TableState.COPYING, TableState.RECONCILING)
     states = tracking.table_states(replica).items()
     tables = {table for table, state in states if state in making}
-    tables |= {progress.source for progress in tracking.copy_progresses(replica).values()}
+    tables |= {progress.source for progress in copy_progress.copy_progresses(replica).values()}
     if tables or offset.pending_ddl:
         under_way = (
             f"{len(tables)} tables were being copied from it ({', '.join(sorted(tables)[:5])})"

@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 
 from config.connections import connect_source
+from replicator import copy_progress
 from replicator import source as src
-from replicator import tracking
 from replicator.binlog.position import SourcePosition
 from replicator.reconcile import Reconciler
 from replicator.routes import Routes, Window
@@ -37,12 +37,12 @@ class Rereading:
         self, passed: Collection[str], reached: SourcePosition
     ) -> tuple[list[str], list[str]]:
         """(tables that are exact now, tables to be copied again) of those passed."""
-        noted = tracking.targets_with_keys(self._session.replica).intersection(passed)
+        noted = copy_progress.targets_with_keys(self._session.replica).intersection(passed)
         changed = []
         if noted:
             database = self._session.settings.source.db
             there = {t.name: t for t in src.base_tables(self._session.catalog, database)}
-            copies = tracking.copy_progresses(self._session.replica)
+            copies = copy_progress.copy_progresses(self._session.replica)
             for table in sorted(noted):
                 try:
                     self._read_table(there.get(table), copies[table], reached)
@@ -54,7 +54,7 @@ class Rereading:
     def _read_table(
         self,
         table: src.SourceTable | None,
-        progress: tracking.CopyProgress,
+        progress: copy_progress.CopyProgress,
         reached: SourcePosition,
     ) -> None:
         window = self._routes.window(progress.target)

@@ -23,8 +23,8 @@ import structlog
 from config.connections import quote_mysql_identifier as quote
 from config.errors import CopyRefused, ReplicatorError, classify
 from config.failpoints import reach
+from replicator import copy_progress, resync_requests, tracking
 from replicator import source as src
-from replicator import tracking
 from replicator.binlog.ddl import Execute, TransactionControl
 from replicator.binlog.events import EventType, event_timestamp
 from replicator.binlog.position import SourcePosition
@@ -37,14 +37,16 @@ from replicator.binlog.transactions import (
     TransactionReader,
     XaCommit,
 )
+from replicator.copy_progress import CopyProgress
 from replicator.exact import ExactMySQLReplicator
 from replicator.prepared import PreparedTransactions
 from replicator.reconcile import Reconciler
+from replicator.resync_requests import RequestState, ResyncRequest
 from replicator.routes import Routes, Window
 from replicator.scratch import hidden_name
 from replicator.snapshot import TableChanged, TableCopier, TableGone
 from replicator.statements import Statements
-from replicator.tracking import CopyProgress, Offset, RequestState, ResyncRequest, execute
+from replicator.tracking import Offset, execute
 
 log = structlog.get_logger(__name__)
 
@@ -148,7 +150,7 @@ class Resync(threading.Thread):
         table = src.base_table(room.copier.catalog, room.source_db, self.table)
         if table is None:
             raise TableGone(self.table)
-        progress = tracking.copy_progresses(room.replica).get(self.hidden)
+        progress = copy_progress.copy_progresses(room.replica).get(self.hidden)
         if progress is None:
             progress = room.copier.begin(table, self.hidden)
         while not progress.complete:
@@ -163,7 +165,7 @@ class Resync(threading.Thread):
 
     def _tell(self, room: ResyncRoom, state: str, progress: CopyProgress) -> None:
         self.rows, self.expected = progress.rows, progress.expected
-        tracking.set_request(
+        resync_requests.set_request(
             room.replica,
             self.request.id,
             state,
@@ -176,7 +178,7 @@ class Resync(threading.Thread):
         execute(room.replica, "ROLLBACK")  # or the scratch table would wait for its transaction
         room.reconciler.finish(self.hidden)
         execute(room.replica, f"DROP TABLE IF EXISTS {quote(self.hidden)}")
-        tracking.forget_progress(room.replica, self.hidden)
+        copy_progress.forget_progress(room.replica, self.hidden)
         tracking.forget_offset(room.replica, STREAM)
 
     # --- catch up ------------------------------------------------------------------------
@@ -211,12 +213,12 @@ class Resync(threading.Thread):
 
     def _has_keys(self, room: ResyncRoom) -> bool:
         """Are there rows that must be read again?"""
-        return self.hidden in tracking.targets_with_keys(room.replica)
+        return self.hidden in copy_progress.targets_with_keys(room.replica)
 
     def _read_again(self, room: ResyncRoom) -> SourcePosition:
         """Read them; the end of the window that this gives the copy."""
         tables = {t.name: t for t in src.base_tables(room.copier.catalog, room.source_db)}
-        progress = tracking.copy_progresses(room.replica)[self.hidden]
+        progress = copy_progress.copy_progresses(room.replica)[self.hidden]
         window = self._routes.window(self.table)
         if self.table not in tables or window is None:
             raise TableChanged(self.table)
@@ -294,7 +296,7 @@ class Resync(threading.Thread):
         """
         self._replicator.flush()
         execute(room.replica, f"TRUNCATE TABLE {quote(self.hidden)}")
-        tracking.forget_keys(room.replica, self.hidden)
+        copy_progress.forget_keys(room.replica, self.hidden)
 
     # --- the swap, on the main thread ----------------------------------------------------
 

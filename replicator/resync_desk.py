@@ -18,19 +18,20 @@ from config.connections import connect_source
 from config.connections import quote_mysql_identifier as quote
 from config.errors import ApplyConflict, CopyRefused, Halt, ReplicatorError, translated
 from config.failpoints import reach
+from replicator import copy_progress, resync_requests, tracking
 from replicator import replica as rep
-from replicator import tracking
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
 from replicator.conflicts import ask_for_repair
 from replicator.exact import ExactMySQLReplicator
 from replicator.reconcile import Reconciler
 from replicator.resync import STREAM, Resync, ResyncRoom, swap
+from replicator.resync_requests import RequestState, ResyncRequest
 from replicator.routes import Routes
 from replicator.scratch import drop_scratch, hidden_name
 from replicator.session import Session, close_all
 from replicator.snapshot import TableChanged
-from replicator.tracking import MAIN, Offset, RequestState, ResyncRequest, TableState, execute
+from replicator.tracking import MAIN, Offset, TableState, execute
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +63,7 @@ class ResyncDesk:
             self._forget_absent()
         job = self.job
         if job is None:
-            request = tracking.open_request(self._session.replica)
+            request = resync_requests.open_request(self._session.replica)
             if request is not None:
                 log.info("resync_started", table=request.table, request=request.id)
                 reach("resync.taken")
@@ -131,10 +132,10 @@ class ResyncDesk:
             raise error  # the link broke: everything starts again from what is stored
         log.error("resync_failed", table=job.table, reason=str(error), hint=error.hint)
         self._discard(job)
-        if job.request.reason == tracking.CONFLICT:
+        if job.request.reason == resync_requests.CONFLICT:
             self._repair_failed(job, error)
             return
-        tracking.set_request(
+        resync_requests.set_request(
             self._session.replica,
             job.request.id,
             RequestState.FAILED,
@@ -150,7 +151,7 @@ class ResyncDesk:
         if isinstance(error, ApplyConflict) and error.tables:
             ask_for_repair(self._session.replica, job.table, job.request.id)
             return
-        tracking.set_request(
+        resync_requests.set_request(
             self._session.replica,
             job.request.id,
             RequestState.QUEUED,
@@ -164,7 +165,7 @@ class ResyncDesk:
         """Leave nothing that a later resync would take for its own beginning."""
         drop_scratch(self._session.hidden, job.hidden)
         execute(self._session.hidden, f"DROP TABLE IF EXISTS {quote(job.hidden)}")
-        tracking.forget_progress(self._session.hidden, job.hidden)
+        copy_progress.forget_progress(self._session.hidden, job.hidden)
         tracking.forget_offset(self._session.hidden, STREAM)
 
     def _gone(self, job: Resync) -> None:
@@ -177,7 +178,7 @@ class ResyncDesk:
         if self._routes.skips(job.table):
             tracking.set_state(self._session.replica, job.table, TableState.VANISHED)
             self._note_absent(job.table)
-        tracking.set_request(
+        resync_requests.set_request(
             self._session.replica,
             job.request.id,
             RequestState.FAILED,
@@ -258,10 +259,10 @@ class ResyncDesk:
         tracking.set_state(
             connection, table, TableState.STREAMING, schema_hash=schema.hash, rows=rows
         )
-        tracking.set_request(connection, request, RequestState.LOADING, copied=rows)
+        resync_requests.set_request(connection, request, RequestState.LOADING, copied=rows)
         tracking.forget_offset(connection, STREAM)
-        tracking.forget_progress(connection, hidden_name("_resync_", table))
-        tracking.forget_progress(connection, table)
+        copy_progress.forget_progress(connection, hidden_name("_resync_", table))
+        copy_progress.forget_progress(connection, table)
         tracking.set_pending(connection, MAIN, None)
         reach("resync.before_commit")
         execute(connection, "COMMIT")

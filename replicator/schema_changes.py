@@ -29,7 +29,7 @@ from config.errors import (
     classify,
 )
 from config.failpoints import reach
-from replicator import tracking
+from replicator import copy_progress, resync_requests, tracking
 from replicator.binlog.ddl import (
     Execute,
     RowStatement,
@@ -293,19 +293,19 @@ class SchemaChanges:
         execute(connection, "BEGIN")
         for table in outcome.forgotten:
             tracking.forget_table(connection, table)
-            tracking.forget_progress(connection, table)
-            tracking.fail_restarted(connection, table)
+            copy_progress.forget_progress(connection, table)
+            resync_requests.fail_restarted(connection, table)
         for table in outcome.changed:
             if table in hashes:
                 tracking.set_state(
                     connection, table, TableState.STREAMING, schema_hash=hashes[table].hash
                 )
-                tracking.forget_progress(connection, table)
-                tracking.answer_restarted(connection, table)
+                copy_progress.forget_progress(connection, table)
+                resync_requests.answer_restarted(connection, table)
         for table in outcome.queued:
             tracking.set_state(connection, table, TableState.QUEUED)
-            tracking.forget_progress(connection, table)
-        tracking.queue_resync(connection, outcome.queued)
+            copy_progress.forget_progress(connection, table)
+        resync_requests.queue_resync(connection, outcome.queued)
         tracking.write_offset(connection, after)
         reach("ddl.before_commit")
         execute(connection, "COMMIT")

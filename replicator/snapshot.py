@@ -52,20 +52,19 @@ from replicator.binlog.events import TableMap
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
 from replicator.chunks import Chunk, Key, TablePlan, Writer, statement_of
-from replicator.packets import execute_events, fits
-from replicator.reconcile import Reconciler
-from replicator.settling import PATIENCE, PositionHistory, Wait, snapshot_position
-from replicator.throttle import Ceiling
-from replicator.tracking import (
+from replicator.copy_progress import (
     CopyProgress,
-    execute,
-    execute_bytes,
     forget_keys,
     keys_to_read,
     note_keys_read,
     save_progress,
     save_progresses,
 )
+from replicator.packets import execute_events, fits
+from replicator.reconcile import Reconciler
+from replicator.settling import PATIENCE, PositionHistory, Wait, snapshot_position
+from replicator.throttle import Ceiling
+from replicator.tracking import execute, execute_bytes
 from replicator.zones import require_stored_alike
 
 log = structlog.get_logger(__name__)

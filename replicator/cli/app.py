@@ -35,7 +35,7 @@ from replicator.cli.verify import Options, verify
 from replicator.cli.verify_repair import verify_and_mend
 from replicator.cli.verify_view import show_report
 from replicator.cli.wait import wait
-from replicator.tracking import RequestState
+from replicator.resync_requests import RequestState
 
 app = typer.Typer(
     name="replicator",

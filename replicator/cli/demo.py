@@ -25,9 +25,9 @@ from replicator.cli.status import Status, read_status
 from replicator.cli.verify import verify
 from replicator.cli.verify_view import show_report
 from replicator.cli.wait import wait
+from replicator.resync_requests import RequestState
 from replicator.sandbox.cluster import Engine
 from replicator.sandbox.schema import TABLES
-from replicator.tracking import RequestState
 
 COPY_SECONDS = 300.0
 ARRIVAL_SECONDS = 120.0

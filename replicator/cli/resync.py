@@ -13,10 +13,11 @@ from difflib import get_close_matches
 
 from config.errors import ConfigError, ReplicatorError, Transient, translated
 from config.tables import TableRules
+from replicator import resync_requests, tracking
 from replicator import source as src
-from replicator import tracking
 from replicator.cli.observation import Observer
-from replicator.tracking import RequestState, fetch
+from replicator.resync_requests import RequestState
+from replicator.tracking import fetch
 
 POLL_SECONDS = 0.2
 
@@ -83,7 +84,7 @@ def queue(observer: Observer, tables: Iterable[str]) -> list[int]:
         )
     with translated(observer.settings.replication.label):
         connection = observer.replica
-        numbers = tracking.queue_resync(connection, tables)
+        numbers = resync_requests.queue_resync(connection, tables)
         connection.commit()
     return numbers
 

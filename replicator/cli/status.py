@@ -25,7 +25,8 @@ from replicator.binlog.position import BinlogPosition
 from replicator.cli.observation import Observer, has_table
 from replicator.cli.quarantine import rows_by_table
 from replicator.cli.scrape import LegCounters, scrape
-from replicator.tracking import RequestState, fetch
+from replicator.resync_requests import RequestState
+from replicator.tracking import fetch
 
 RATE_SECONDS = 1.0
 _ENDED = (RequestState.DONE, RequestState.FAILED)

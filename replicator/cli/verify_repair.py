@@ -27,7 +27,7 @@ from replicator.cli.report import Mended, Report
 from replicator.cli.source_compare import WHOLE
 from replicator.cli.verify import Options, Progress, Wrong, examine
 from replicator.mend_requests import MOST_KEYS, Literals, MendState
-from replicator.tracking import RequestState
+from replicator.resync_requests import RequestState
 
 ROUNDS: Final = 3
 MOST_BY_KEY: Final = 20_000

@@ -11,7 +11,7 @@ import psycopg
 import pymysql
 import pytest
 
-from replicator import tracking
+from replicator import resync_requests
 from replicator.sandbox.cluster import Engine
 from replicator.sandbox.waiting import wait_until
 from tests.fix_pipeline import NewPipeline, Pipeline, Practice
@@ -50,7 +50,7 @@ def _meddling(pipe: Pipeline, practice: Practice, seed: int) -> Iterator[None]:
 def _request(pipe: Pipeline, table: str) -> None:
     """Queue a reload as `replicator resync` does, once; at first there is no queue to stand in."""
     with suppress(pymysql.MySQLError), closing(pipe.sandbox.replica_db.connect()) as connection:
-        tracking.queue_resync(connection, [table])
+        resync_requests.queue_resync(connection, [table])
 
 
 def _copying(pipe: Pipeline, table: str) -> bool:

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 import pymysql
 import pytest
 
-from replicator import tracking
+from replicator import resync_requests
 from replicator.sandbox.cluster import Engine
 from tests.fix_pipeline import NewPipeline, Pipeline, Practice
 
@@ -40,4 +40,4 @@ def test_a_practice_that_logs_parts_of_rows_arrives_exactly(
 
 def _reload(pipe: Pipeline, tables: list[str]) -> None:
     with suppress(pymysql.MySQLError), closing(pipe.sandbox.replica_db.connect()) as connection:
-        tracking.queue_resync(connection, tables)
+        resync_requests.queue_resync(connection, tables)

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from replicator import tracking
+from replicator import resync_requests
 from replicator.sandbox.cluster import Engine
 from replicator.sandbox.waiting import wait_until
 from tests.fix_pipeline import NewPipeline, Pipeline
@@ -105,7 +105,7 @@ def test_what_is_committed_while_tables_are_copied_in_the_gap_is_not_lost(
         assert _seen(pipe) == [(0,)], "the gap is open: the row is there for nobody"
         if way == "resync":
             with closing(pipe.sandbox.replica_db.connect()) as connection:
-                tracking.queue_resync(connection, ["visit"])
+                resync_requests.queue_resync(connection, ["visit"])
         else:
             pipe.start()
         wait_until(

@@ -32,7 +32,7 @@ import psycopg
 import pymysql
 
 from config import failpoints
-from replicator import tracking
+from replicator import resync_requests, tracking
 from replicator.mend_requests import REPLICA, queue_mend
 from replicator.sandbox.waiting import wait_until
 from tests.fix_pipeline import Daemon, Pipeline
@@ -348,7 +348,7 @@ class Trial:
             suppress(pymysql.MySQLError),
             closing(self.pipe.sandbox.replica_db.connect()) as connection,
         ):
-            tracking.queue_resync(connection, tables)
+            resync_requests.queue_resync(connection, tables)
 
     def request_everything(self) -> None:
         """The next start of the replicator copies all tables anew."""

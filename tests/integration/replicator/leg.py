@@ -25,7 +25,7 @@ from config.settings import (
     Settings,
 )
 from config.tables import TableRules
-from replicator import daemon, tracking
+from replicator import daemon, resync_requests, tracking
 from replicator.binlog.ahead import AheadStream
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.stream import BinlogStream
@@ -124,7 +124,7 @@ class Leg:
 
     def resync(self, *tables: str) -> None:
         """Ask for these tables, or all that are known, as the command line does."""
-        tracking.queue_resync(self.replica._connection(), tables or sorted(self.states()))
+        resync_requests.queue_resync(self.replica._connection(), tables or sorted(self.states()))
 
     def copied_rows(self) -> dict[str, tuple[int, str | None]]:
         return {

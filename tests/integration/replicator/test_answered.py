@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from replicator import answered, tracking
+from replicator import answered, resync_requests
 from replicator.mend_requests import REPLICA, queue_mend
-from replicator.tracking import CONFLICT, utc_now
+from replicator.resync_requests import CONFLICT
+from replicator.tracking import utc_now
 from tests.numbers import numbers
 
 from .leg import Leg
@@ -76,7 +77,7 @@ def test_of_many_that_were_answered_the_last_are_kept(begun: Leg) -> None:
     assert answered.forget_answered(connection, utc_now()) == 33
     assert sorted(left(begun)) == everything[33:]
     assert {*recent, waits} <= left(begun)
-    assert tracking.repairs_since(connection, "patient", utc_now() - HOUR) == 3
+    assert resync_requests.repairs_since(connection, "patient", utc_now() - HOUR) == 3
     assert answered.forget_answered(connection, utc_now()) == 0
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from types import ModuleType
 
 import pytest
 from structlog.testing import capture_logs
 
 from config.errors import ApplyConflict, Halt
 from config.metrics import REGISTRY
-from replicator import conflicts, tracking
+from replicator import conflicts, resync_requests, tracking
 from replicator.resync_desk import ResyncDesk
 from replicator.sandbox.waiting import wait_until
 from tests.numbers import numbers
@@ -162,9 +163,17 @@ def test_other_tables_do_not_wait_for_the_reload(
 
 
 @pytest.mark.parametrize("done", [False, True])
-@pytest.mark.parametrize("name", ["set_state", "queue_repair", "need_request"])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (tracking, "set_state"),
+        (resync_requests, "queue_repair"),
+        (resync_requests, "need_request"),
+    ],
+    ids=["set_state", "queue_repair", "need_request"],
+)
 def test_a_death_while_a_table_is_set_aside_changes_nothing(
-    mending: Leg, name: str, done: bool, monkeypatch: pytest.MonkeyPatch
+    mending: Leg, owner: ModuleType, name: str, done: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leg = mending
     leg.replica.execute("INSERT INTO patient VALUES (100, 0, 'x')")
@@ -172,7 +181,7 @@ def test_a_death_while_a_table_is_set_aside_changes_nothing(
         monkeypatch.setattr(ResyncDesk, "mind", lambda _self: None)
         leg.resync("patient")
     work(leg)
-    with crashing(monkeypatch, tracking, name, done=done), pytest.raises(Crash):
+    with crashing(monkeypatch, owner, name, done=done), pytest.raises(Crash):
         leg.step_until(lambda: False)
     leg.restart()
     leg.step_until(lambda: leg.states().get("patient") == "queued")

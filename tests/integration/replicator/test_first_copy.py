@@ -10,8 +10,8 @@ import pytest
 
 from config.errors import CopyRefused
 from replicator import source as src
+from replicator.copy_progress import CopyProgress
 from replicator.snapshot import TableCopier
-from replicator.tracking import CopyProgress
 from tests.fix_servers import Pair
 from tests.numbers import numbers
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from replicator import mend_requests, tracking
+from replicator import mend_requests, resync_requests
 from replicator.mend_requests import RAW, REPLICA
 from replicator.mending import Mending
 from replicator.snapshot import TableCopier
@@ -300,4 +300,4 @@ def test_requests_end_with_their_counts(leg: Leg) -> None:
     finish(leg, number)
     (found,) = mend_requests.mends(leg.replica._connection(), [number])
     assert (found.state, found.rows, found.reload) == ("done", 4, None)
-    assert tracking.open_requests(leg.replica._connection()) == set()
+    assert resync_requests.open_requests(leg.replica._connection()) == set()

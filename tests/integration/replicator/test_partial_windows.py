@@ -12,9 +12,9 @@ import pytest
 
 from replicator import source as src
 from replicator.binlog.position import SourcePosition
+from replicator.copy_progress import CopyProgress
 from replicator.sandbox.databases import MySQLDatabase
 from replicator.snapshot import TableCopier
-from replicator.tracking import CopyProgress
 from tests.numbers import numbers
 
 from .conftest import NewLeg

@@ -11,13 +11,13 @@ from structlog.testing import capture_logs
 
 from config.errors import ConnectionLost
 from config.tables import TableRules
-from replicator import resync, resync_desk, scratch, tracking
+from replicator import copy_progress, resync, resync_desk, scratch, tracking
 from replicator import source as src
+from replicator.copy_progress import CopyProgress
 from replicator.resync import Resync
 from replicator.resync_desk import ResyncDesk
 from replicator.sandbox.waiting import wait_until
 from replicator.snapshot import TableCopier
-from replicator.tracking import CopyProgress
 from tests.numbers import numbers
 
 from .conftest import NewLeg
@@ -144,7 +144,7 @@ def test_a_copy_is_not_ready_before_the_stream_has_passed_its_window(
     leg.resync("patient")
     job = wait_for_thread(leg)  # the main stream stands far behind the copy's window
     assert job.room is not None
-    progress = tracking.copy_progresses(leg.replica._connection())[job.hidden]
+    progress = copy_progress.copy_progresses(leg.replica._connection())[job.hidden]
     assert progress.high is not None
     assert job.position >= progress.high
     leg.catch_up()

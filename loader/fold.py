@@ -17,6 +17,7 @@ copies of each distinct row, the net of what came and went.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -82,6 +83,54 @@ class Fold(Protocol):
         """Every key's last state, in the order of its last change."""
 
 
+class KeyedFold(ABC):
+    """What the folds in Python have in common: all but what is kept of a key's rows.
+
+    `keeps_deleted`: a deleted row is kept as it last was, and so are that version's faults.
+    """
+
+    def __init__(
+        self, plan: TablePlan, decoder: RowDecoder, *, keeps_deleted: bool = False
+    ) -> None:
+        self.plan = plan
+        self.unwritable: list[ValueFault] = []
+        self.faults: FaultsByKey = {}
+        self.held_bytes = 0
+        self.changes: Sequence[int] = [0, 0, 0]
+        self._decoder = decoder
+        self._keeps_deleted = keeps_deleted
+
+    def take(self, events: Sequence[bytes], source_ts: bytes) -> int:
+        """Fold events in."""
+        counts, taken = list(self.changes), 0
+        for event in events:
+            for change in self._decoder.decode(event, self.plan):
+                counts[change.operation] += 1
+                taken += 1
+                self._put(change, source_ts)
+        self.changes = counts
+        return taken
+
+    def _put(self, change: RowChange, source_ts: bytes) -> None:
+        self.held_bytes += sum(FAULT_BYTES + len(fault.original) for fault in change.faults)
+        key, row = change.key, change.row
+        if key is None:
+            self.unwritable.extend(change.faults)
+            return
+        if self._keep(key, change, source_ts):
+            self.held_bytes += len(key) + 1 + ENTRY_BYTES
+        if row is not None:
+            self.held_bytes += len(row) + len(source_ts) + 2
+        if change.faults:
+            self.faults[key] = change.faults
+        elif row is not None or not self._keeps_deleted:
+            self.faults.pop(key, None)
+
+    @abstractmethod
+    def _keep(self, key: bytes, change: RowChange, source_ts: bytes) -> bool:
+        """Take in a key's new state; is the key new to the run?"""
+
+
 class _Image(NamedTuple):
     row: bytes | None
     source_ts: bytes
@@ -92,16 +141,11 @@ class _Image(NamedTuple):
         return GONE if self.row is None else FRESH if self.fresh else CHANGED
 
 
-class PythonFold:
+class PythonFold(KeyedFold):
     """See `Fold`."""
 
     def __init__(self, plan: TablePlan, decoder: RowDecoder) -> None:
-        self.plan = plan
-        self.unwritable: list[ValueFault] = []
-        self.faults: FaultsByKey = {}
-        self.held_bytes = 0
-        self.changes = [0, 0, 0]
-        self._decoder = decoder
+        super().__init__(plan, decoder)
         self._images: dict[bytes, _Image] = {}
 
     @property
@@ -109,33 +153,11 @@ class PythonFold:
         """Rows to write or delete."""
         return len(self._images)
 
-    def take(self, events: Sequence[bytes], source_ts: bytes) -> int:
-        """Fold events in."""
-        taken = 0
-        for event in events:
-            for change in self._decoder.decode(event, self.plan):
-                self._put(change, source_ts)
-                taken += 1
-        return taken
-
-    def _put(self, change: RowChange, source_ts: bytes) -> None:
-        self.changes[change.operation] += 1
-        self.held_bytes += sum(FAULT_BYTES + len(fault.original) for fault in change.faults)
-        key = change.key
-        if key is None:
-            self.unwritable.extend(change.faults)
-            return
+    def _keep(self, key: bytes, change: RowChange, source_ts: bytes) -> bool:
         before = self._images.pop(key, None)
         fresh = before.fresh if before else change.operation == INSERT
         self._images[key] = _Image(change.row, source_ts, fresh)
-        if change.row is not None:
-            self.held_bytes += len(change.row) + len(source_ts) + 2
-        if before is None:
-            self.held_bytes += len(key) + 1 + ENTRY_BYTES
-        if change.faults:
-            self.faults[key] = change.faults
-        else:
-            self.faults.pop(key, None)
+        return before is None
 
     def count(self, kind: int) -> int:
         """Lines of a kind."""

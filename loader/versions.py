@@ -13,21 +13,12 @@ Rows are decoded by the kernel, and folded here in Python: a kept table costs mo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from config.keeping import Keeping
-from loader.fold import (
-    CHANGED,
-    ENTRY_BYTES,
-    FAULT_BYTES,
-    GONE,
-    FaultsByKey,
-    State,
-    blocks,
-)
+from loader.fold import CHANGED, ENTRY_BYTES, GONE, KeyedFold, State, blocks
 from loader.rows import RowChange, RowDecoder, TablePlan
-from loader.values import ValueFault
 
 
 class Version(NamedTuple):
@@ -86,19 +77,12 @@ def versions_of(rows: object) -> Versions | None:
     return getattr(rows, "versions", None)
 
 
-class VersionsFold:
+class VersionsFold(KeyedFold):
     """See the module; a `fold.Fold`."""
 
     def __init__(self, plan: TablePlan, decoder: RowDecoder, keeping: Keeping) -> None:
-        self.plan = plan
-        self.unwritable: list[ValueFault] = []
-        self.faults: FaultsByKey = {}
-        self.held_bytes = 0
-        self.changes: Sequence[int] = [0, 0, 0]
+        super().__init__(plan, decoder, keeps_deleted=keeping.soft)
         self.versions = Versions() if keeping.history else None
-        self._soft = keeping.soft
-        self._counts = [0, 0, 0]
-        self._decoder = decoder
         self._states: dict[bytes, State] = {}
 
     @property
@@ -106,36 +90,13 @@ class VersionsFold:
         """Rows to write or delete."""
         return len(self._states)
 
-    def take(self, events: Sequence[bytes], source_ts: bytes) -> int:
-        """Fold events in."""
-        taken = 0
-        for event in events:
-            for change in self._decoder.decode(event, self.plan):
-                self._put(change, source_ts)
-                taken += 1
-        self.changes = self._counts
-        return taken
-
-    def _put(self, change: RowChange, source_ts: bytes) -> None:
-        self._counts[change.operation] += 1
-        self.held_bytes += sum(FAULT_BYTES + len(fault.original) for fault in change.faults)
-        key, row = change.key, change.row
-        if key is None:
-            self.unwritable.extend(change.faults)
-            return
+    def _keep(self, key: bytes, change: RowChange, source_ts: bytes) -> bool:
         before = self._states.pop(key, None)
-        self._states[key] = State(key, row, source_ts, *_last(before, row))
-        if row is not None:
-            self.held_bytes += len(row) + len(source_ts) + 2
-        if change.faults:
-            self.faults[key] = change.faults
-        elif row is not None or not self._soft:  # else they are of the version that is kept
-            self.faults.pop(key, None)
-        if before is None:
-            self.held_bytes += len(key) + 1 + ENTRY_BYTES
+        self._states[key] = State(key, change.row, source_ts, *_last(before, change.row))
         if self.versions is not None:
-            self.versions.all.append(Version(key, row, source_ts))
+            self.versions.all.append(Version(key, change.row, source_ts))
             self.held_bytes += ENTRY_BYTES
+        return before is None
 
     def count(self, kind: int) -> int:
         """Lines of a kind: rows of new keys are like any others here."""

@@ -55,6 +55,7 @@ pytest_plugins = [
     "tests.fix_pipeline",
     "tests.fix_proxy",
     "tests.fix_watching",
+    "tests.fix_lies",
 ]
 
 

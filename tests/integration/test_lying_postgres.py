@@ -7,42 +7,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
+from tests.fix_lies import MEMORY, Victims
 from tests.fix_servers import PASSWORD
-from tests.lying_postgres import Lie, LyingPostgres, Message, framed
-from tests.victims import MEMORY, Victims, environment
+from tests.lying_postgres import LyingPostgres, Message, framed
 
 MOST = 2**31 - 1
+NewLiar = Callable[[LyingPostgres], LyingPostgres]
 Say = Callable[[Message], Iterator[bytes] | bytes]
 Where = Callable[[Message], bool]
-
-
-@pytest.fixture(scope="module")
-def victims() -> Iterator[Victims]:
-    made = Victims()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def environ(
-    source_db: MySQLDatabase, replica_db: MySQLDatabase, analytics_db: PostgresDatabase
-) -> dict[str, str]:
-    source_db.execute("CREATE TABLE patient (PatNum INT PRIMARY KEY, LName VARCHAR(100))")
-    source_db.execute("INSERT INTO patient VALUES (1, 'synthetic'), (2, 'synthetic')")
-    return environment(source_db, replica_db, analytics_db)
-
-
-@pytest.fixture
-def liar() -> Iterator[Callable[[int, Lie], LyingPostgres]]:
-    made: list[LyingPostgres] = []
-
-    def make(target: int, lie: Lie) -> LyingPostgres:
-        made.append(LyingPostgres(target, lie))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 # --- where, and what -----------------------------------------------------------------------
@@ -144,17 +116,19 @@ LIES: dict[str, tuple[Where, Say]] = {
 
 @pytest.mark.parametrize("name", LIES)
 def test_a_postgresql_that_lies_ends_in_an_error_or_another_try(
-    environ: dict[str, str],
-    liar: Callable[[int, Lie], LyingPostgres],
+    told: dict[str, str],
+    liar: NewLiar,
     victims: Victims,
     name: str,
 ) -> None:
     where, say = LIES[name]
     server = liar(
-        int(environ["POSTGRES_ANALYTICS_PORT"]),
-        lambda message: say(message) if where(message) else None,
+        LyingPostgres(
+            int(told["POSTGRES_ANALYTICS_PORT"]),
+            lambda message: say(message) if where(message) else None,
+        )
     )
-    found = victims.ending({**environ, "POSTGRES_ANALYTICS_PORT": str(server.port)}, "loader")
+    found = victims.ending({**told, "POSTGRES_ANALYTICS_PORT": str(server.port)}, "loader")
     assert server.lies, "nobody was lied to"
     assert found["error"], found
     assert int(found["peak"]) < MEMORY, found
@@ -164,13 +138,15 @@ def test_a_postgresql_that_lies_ends_in_an_error_or_another_try(
 
 
 def test_the_password_is_not_told_to_a_postgresql_that_asks_for_it_in_plain_words(
-    environ: dict[str, str], liar: Callable[[int, Lie], LyingPostgres], victims: Victims
+    told: dict[str, str], liar: NewLiar, victims: Victims
 ) -> None:
     server = liar(
-        int(environ["POSTGRES_ANALYTICS_PORT"]),
-        lambda message: framed(b"R", b"\0\0\0\3") if message.kind == b"R" else None,
+        LyingPostgres(
+            int(told["POSTGRES_ANALYTICS_PORT"]),
+            lambda message: framed(b"R", b"\0\0\0\3") if message.kind == b"R" else None,
+        )
     )
-    found = victims.ending({**environ, "POSTGRES_ANALYTICS_PORT": str(server.port)}, "loader")
+    found = victims.ending({**told, "POSTGRES_ANALYTICS_PORT": str(server.port)}, "loader")
     assert found["error"] == "ConfigError"
     assert "pg_hba.conf" in found["message"]
     assert PASSWORD.encode() not in server.heard
@@ -194,18 +170,18 @@ COPY_LIES: dict[str, tuple[Where, Say]] = {
 
 
 def test_rows_that_a_lying_postgresql_did_not_take_come_when_it_tells_the_truth(
-    environ: dict[str, str],
-    liar: Callable[[int, Lie], LyingPostgres],
+    told: dict[str, str],
+    liar: NewLiar,
     victims: Victims,
     replica_db: MySQLDatabase,
     analytics_db: PostgresDatabase,
 ) -> None:
     for _ in range(10):
-        assert victims.ending(environ, "replicator", 3)["error"] == ""
+        assert victims.ending(told, "replicator", 3)["error"] == ""
         if replica_db.query("SHOW TABLES LIKE 'patient'"):
             break
-    server = liar(int(environ["POSTGRES_ANALYTICS_PORT"]), lambda _message: None)
-    there = {**environ, "POSTGRES_ANALYTICS_PORT": str(server.port)}
+    server = liar(LyingPostgres(int(told["POSTGRES_ANALYTICS_PORT"]), lambda _message: None))
+    there = {**told, "POSTGRES_ANALYTICS_PORT": str(server.port)}
     for name, (where, say) in COPY_LIES.items():
         server.lies = 0
         server.lie = lambda message, where=where, say=say: say(message) if where(message) else None

@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
+from tests.fix_lies import MEMORY, Victims
 from tests.fix_servers import PASSWORD
 from tests.lying_server import DUMP, EXECUTE, LOGIN, QUERY, LyingServer, Packet, framed
-from tests.victims import MEMORY, Victims, environment
 
 FULL = 0xFFFFFF
 HUGE = b"\xfe" + b"\xff" * 8
 """2^64 - 1, as a length-encoded integer."""
+NewLiar = Callable[[LyingServer], LyingServer]
 Say = Callable[[Packet], Iterator[bytes] | bytes]
-
-
-@pytest.fixture(scope="module")
-def victims() -> Iterator[Victims]:
-    made = Victims()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def environ(
-    source_db: MySQLDatabase, replica_db: MySQLDatabase, analytics_db: PostgresDatabase
-) -> dict[str, str]:
-    source_db.execute("CREATE TABLE patient (PatNum INT PRIMARY KEY, LName VARCHAR(100))")
-    source_db.execute("INSERT INTO patient VALUES (1, 'synthetic'), (2, 'synthetic')")
-    return environment(source_db, replica_db, analytics_db)
-
-
-@pytest.fixture
-def liar() -> Iterator[Callable[..., LyingServer]]:
-    made: list[LyingServer] = []
-
-    def make(target: int, lie: Any) -> LyingServer:
-        made.append(LyingServer(target, lie))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 def endless(packet: Packet) -> Iterator[bytes]:
@@ -161,18 +131,17 @@ CASES = [
 
 @pytest.mark.parametrize(("leg", "name"), CASES)
 def test_a_server_that_lies_ends_in_an_error_or_another_try(
-    environ: dict[str, str],
-    liar: Callable[..., LyingServer],
+    told: dict[str, str],
+    liar: NewLiar,
     victims: Victims,
     leg: str,
     name: str,
 ) -> None:
     where, say = LIES[name]
     prefix = "OPENDENTAL_SOURCE" if leg == "replicator" else "MYSQL_REPLICATION"
-    server = liar(
-        int(environ[f"{prefix}_PORT"]), lambda packet: say(packet) if where(packet) else None
-    )
-    found = victims.ending({**environ, f"{prefix}_PORT": str(server.port)}, leg)
+    port = int(told[f"{prefix}_PORT"])
+    server = liar(LyingServer(port, lambda packet: say(packet) if where(packet) else None))
+    found = victims.ending({**told, f"{prefix}_PORT": str(server.port)}, leg)
     assert server.lies, "nobody was lied to"
     assert found["error"], found
     assert int(found["peak"]) < MEMORY, found
@@ -181,15 +150,16 @@ def test_a_server_that_lies_ends_in_an_error_or_another_try(
 
 
 def test_the_password_is_not_told_to_a_server_that_asks_for_it_in_plain_words(
-    environ: dict[str, str], liar: Callable[..., LyingServer], victims: Victims
+    told: dict[str, str], liar: NewLiar, victims: Victims
 ) -> None:
+    asking = b"\xfemysql_clear_password\0"
     server = liar(
-        int(environ["OPENDENTAL_SOURCE_PORT"]),
-        lambda packet: (
-            framed(b"\xfemysql_clear_password\0", packet.sequence) if logged_in(packet) else None
-        ),
+        LyingServer(
+            int(told["OPENDENTAL_SOURCE_PORT"]),
+            lambda packet: framed(asking, packet.sequence) if logged_in(packet) else None,
+        )
     )
-    there = {**environ, "OPENDENTAL_SOURCE_PORT": str(server.port)}
+    there = {**told, "OPENDENTAL_SOURCE_PORT": str(server.port)}
     found = victims.ending(there, "replicator")
     assert found["error"] == "ConfigError"
     assert PASSWORD.encode() not in server.heard

@@ -1,7 +1,9 @@
-"""Processes that are lied to: `tests/integration/lied_to.py`, kept from lie to lie.
+"""Legs that are lied to, in processes of their own (`tests/integration/lied_to.py`).
 
-Left: settings that lead a leg to a liar. Right: how it ended, as the process told it, or what it
-said when it died, which fails the test.
+told       settings that lead to the session's servers, where a table has two rows
+victims    .ending(told, leg) -> how that leg ended, as its process told it; or what it said
+           when it died, which fails the test. Processes are kept from lie to lie.
+liar       liar(LyingServer(port, lie)) -> the same, closed with the test
 """
 
 from __future__ import annotations
@@ -9,10 +11,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from replicator.sandbox.databases import MySQLDatabase, PostgresDatabase
 from tests.fix_servers import PASSWORD
+from tests.liar import Liar
 
 ROOT = Path(__file__).parents[1]
 MEMORY = 384 << 20
@@ -68,15 +74,24 @@ class Victims:
             victim.close()
 
 
-def environment(
-    source: MySQLDatabase, replica: MySQLDatabase, analytics: PostgresDatabase
+@pytest.fixture(scope="module")
+def victims() -> Iterator[Victims]:
+    made = Victims()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def told(
+    source_db: MySQLDatabase, replica_db: MySQLDatabase, analytics_db: PostgresDatabase
 ) -> dict[str, str]:
-    """The settings that lead to these, with little patience."""
+    source_db.execute("CREATE TABLE patient (PatNum INT PRIMARY KEY, LName VARCHAR(100))")
+    source_db.execute("INSERT INTO patient VALUES (1, 'synthetic'), (2, 'synthetic')")
     found = {"LOADER_HEARTBEAT_SECONDS": "1", "REPLICATOR_HEARTBEAT_SECONDS": "1"}
     for prefix, database in (
-        ("OPENDENTAL_SOURCE", source),
-        ("MYSQL_REPLICATION", replica),
-        ("POSTGRES_ANALYTICS", analytics),
+        ("OPENDENTAL_SOURCE", source_db),
+        ("MYSQL_REPLICATION", replica_db),
+        ("POSTGRES_ANALYTICS", analytics_db),
     ):
         found |= {
             f"{prefix}_HOST": "127.0.0.1",
@@ -87,3 +102,16 @@ def environment(
             f"{prefix}_CONNECT_TIMEOUT": "2",
         }
     return found
+
+
+@pytest.fixture
+def liar() -> Iterator[Callable[[Liar], Liar]]:
+    made: list[Liar] = []
+
+    def keep(liar: Liar) -> Liar:
+        made.append(liar)
+        return liar
+
+    yield keep
+    for each in made:
+        each.close()

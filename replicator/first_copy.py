@@ -32,7 +32,8 @@ from replicator import replica as rep
 from replicator import source as src
 from replicator.copy_progress import CopyProgress
 from replicator.reconcile import Reconciler
-from replicator.snapshot import TableChanged, TableCopier, TableGone
+from replicator.snapshot import TableCopier
+from replicator.targets import TableChanged, TableGone
 from replicator.tracking import Offset, TableState, execute
 
 if TYPE_CHECKING:

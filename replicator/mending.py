@@ -51,7 +51,8 @@ from replicator.reconcile import Reconciler
 from replicator.routes import Routes
 from replicator.scratch import KEYS_PREFIX, hidden_name
 from replicator.session import Session
-from replicator.snapshot import TableChanged, TableCopier, TableGone
+from replicator.snapshot import TableCopier
+from replicator.targets import TableChanged, TableGone
 from replicator.tracking import execute, fetch
 
 log = structlog.get_logger(__name__)

@@ -19,7 +19,8 @@ from replicator.binlog.position import SourcePosition
 from replicator.reconcile import Reconciler
 from replicator.routes import Routes, Window
 from replicator.session import Session
-from replicator.snapshot import TableChanged, TableCopier, TableGone
+from replicator.snapshot import TableCopier
+from replicator.targets import TableChanged, TableGone
 
 log = structlog.get_logger(__name__)
 

@@ -44,8 +44,9 @@ from replicator.reconcile import Reconciler
 from replicator.resync_requests import RequestState, ResyncRequest
 from replicator.routes import Routes, Window
 from replicator.scratch import hidden_name
-from replicator.snapshot import TableChanged, TableCopier, TableGone
+from replicator.snapshot import TableCopier
 from replicator.statements import Statements
+from replicator.targets import TableChanged, TableGone
 from replicator.tracking import Offset, execute
 
 log = structlog.get_logger(__name__)

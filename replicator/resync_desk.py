@@ -30,7 +30,7 @@ from replicator.resync_requests import RequestState, ResyncRequest
 from replicator.routes import Routes
 from replicator.scratch import drop_scratch, hidden_name
 from replicator.session import Session, close_all
-from replicator.snapshot import TableChanged
+from replicator.targets import TableChanged
 from replicator.tracking import MAIN, Offset, TableState, execute
 
 log = structlog.get_logger(__name__)

@@ -30,7 +30,6 @@ it, never narrower.
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -43,11 +42,10 @@ import pymysql
 import structlog
 
 from config.connections import quote_mysql_identifier as quote
-from config.errors import CopyRefused, SchemaDrift, ServerBusy
+from config.errors import SchemaDrift, ServerBusy
 from config.failpoints import reach
 from replicator import source as src
 from replicator.binlog.catalog import CatalogTable, read_catalog
-from replicator.binlog.ddl import Dialect, Execute, decide, unnumbered
 from replicator.binlog.events import TableMap
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
@@ -61,11 +59,12 @@ from replicator.copy_progress import (
     save_progresses,
 )
 from replicator.packets import execute_events, fits
+from replicator.read_views import View, Views
 from replicator.reconcile import Reconciler
-from replicator.settling import PATIENCE, PositionHistory, Wait, snapshot_position
+from replicator.settling import PATIENCE, PositionHistory
+from replicator.targets import TableChanged, TableGone, Targets
 from replicator.throttle import Ceiling
 from replicator.tracking import execute, execute_bytes
-from replicator.zones import require_stored_alike
 
 log = structlog.get_logger(__name__)
 
@@ -74,20 +73,6 @@ _TABLE_EXISTS, _NO_KEY_FOR_NUMBERS = 1050, 1075
 _KEYS_AT_ONCE, _MOST_KEYS = 500, 10_000
 """Rows that are read again by one statement, and before the stream goes on."""
 _POLL = 0.01
-_NEXT_NUMBER = re.compile(r" AUTO_INCREMENT=\d+")
-"""What each new row moves in a table's definition."""
-
-
-class TableGone(Exception):
-    """The table is not on the source any more."""
-
-
-class TableChanged(Exception):
-    """The table's definition changed while it was copied: begin again."""
-
-
-def _no_wait() -> None:
-    """What a table's later chunks wait for."""
 
 
 @dataclass(slots=True)
@@ -142,16 +127,13 @@ class TableCopier:
         self._identity = identity
         self._writer = Writer(identity.server_id, 1 if replica_identity.mariadb else 2)
         self._history = history
+        self._views = Views(reader, history, mariadb=identity.mariadb)
+        self._targets = Targets(catalog, replica, identity, replica_db)
         self._chunk_rows = chunk_rows
         self._lock = lock
         self._ceiling = ceiling or Ceiling(0)
         self._plan: TablePlan | None = None
         self._ahead: _Ahead | None = None
-        self._waits: dict[str, Wait] = {}
-        self._definitions: dict[str, str] = {}
-        """What the targets were made from; those of another process's are not known."""
-        self._inherited = history.wait_for_all()
-        """For copies that another process has begun: their windows are older than this one."""
         self._pool = ThreadPoolExecutor(1, "copy-reader")
         # Defaults of TIMESTAMP columns are spelled in the session's zone, and ours there is UTC.
         execute(catalog, "SET time_zone='+00:00'")
@@ -173,91 +155,20 @@ class TableCopier:
 
     def begin(self, table: src.SourceTable, target: str) -> CopyProgress:
         """Create the target, empty, with the source's definition; note where the window begins."""
-        progress = self._create(table, target, self._low([table], [target]))
+        low = self._views.begin([table], [target])
+        progress = self._create(table, target, low)
         save_progress(self._replica, progress)
         self._plan = None
         return progress
 
-    def _low(self, tables: Sequence[src.SourceTable], targets: Sequence[str]) -> SourcePosition:
-        """Where their windows begin; `_ripen` waits until their rows may be read."""
-        if all(self._exact(table) for table in tables):
-            return self._history.now()
-        low, wait = self._history.ripening()
-        self._waits.update(dict.fromkeys(targets, wait))
-        return low
-
-    def _ripen(self, table: src.SourceTable, target: str) -> None:
-        """Wait until all that stands before the window is seen by whoever reads."""
-        if not self._exact(table):
-            self._waits.get(target, self._inherited)()
-            self._waits[target] = _no_wait
-
     def _create(self, table: src.SourceTable, target: str, low: SourcePosition) -> CopyProgress:
-        definition = self._definition(table.name)
-        create = self._create_on_replica(table.name, target, definition)
-        self._definitions[target] = _NEXT_NUMBER.sub("", definition)
-        try:
-            execute(self._replica, create)
-        except pymysql.OperationalError as error:
-            if error.args[0] == _NO_KEY_FOR_NUMBERS:
-                log.info("numbering_left_out", table=table.name, reason="no key for it in InnoDB")
-                create = unnumbered(create)
-            elif error.args[0] != _TABLE_EXISTS:
-                raise
-            execute(self._replica, f"DROP TABLE IF EXISTS {quote(target)}")
-            execute(self._replica, create)
+        self._targets.create(table.name, target)
         reach("copy.created")
         return CopyProgress(target, table.name, low=low, expected=table.rows)
 
     def begin_later(self) -> None:
         """The next window shall begin behind what has happened by now."""
         self._history.forget()
-
-    def _require_same_definition(self, table: str, target: str) -> None:
-        """Raise `TableChanged` unless the source defines the table as the target was defined."""
-        known = self._definitions.get(target)
-        if known is None or known != _NEXT_NUMBER.sub("", self._definition(table, whole=False)):
-            raise TableChanged(table)
-
-    def _definition(self, table: str, *, whole: bool = True) -> str:
-        """SHOW CREATE TABLE; `whole`: refuse what it does not tell in full."""
-        try:
-            create = src.create_statement(self.catalog, table)
-            if whole:
-                src.require_whole_definition(self.catalog, table, create)
-                require_stored_alike(self.catalog, self._identity, table, create)
-            return create
-        except pymysql.ProgrammingError as error:
-            if error.args[0] == _NO_SUCH_TABLE:
-                raise TableGone(table) from None
-            raise
-
-    def _create_on_replica(self, table: str, target: str, create: str) -> str:
-        if src.has_foreign_key(create):
-            raise CopyRefused(
-                f"table {table} has a foreign key: changes that it cascades are not in the binlog",
-                hint=f'Drop the constraint on the source, or exclude "{table}" in tables.toml.',
-            )
-        head = f"CREATE TABLE {quote(table)} "
-        if not create.startswith(head):
-            raise CopyRefused(
-                f"the definition of {table} is not one of a base table",
-                hint=f'Exclude "{table}" in tables.toml.',
-            )
-        verdict = decide(
-            f"CREATE TABLE {quote(target)} " + create[len(head) :],
-            default_database=self._replica_db,
-            source_db=self._replica_db,
-            replica_db=self._replica_db,
-            carries=lambda _table: True,
-            dialect=Dialect(server_version=self._identity.number),
-        )
-        if not isinstance(verdict, Execute):
-            raise CopyRefused(
-                f"the definition of {table} cannot be repeated on the replica",
-                hint=f'Exclude "{table}" in tables.toml.',
-            )
-        return verdict.sql
 
     # --- small tables in company ---------------------------------------------------------
 
@@ -268,7 +179,7 @@ class TableCopier:
         `TableGone` or `TableChanged`.
         """
         outcomes: dict[str, CopyProgress | Exception] = {}
-        low = self._low(tables, [table.name for table in tables])
+        low = self._views.begin(tables, [table.name for table in tables])
         for table in tables:
             try:
                 outcomes[table.name] = self._create(table, table.name, low)
@@ -287,7 +198,7 @@ class TableCopier:
         alone = {table.name for table in tables if table.name in plans}
         read: list[tuple[TablePlan, Chunk, CopyProgress]] = []
         for exact in (True, False):
-            some = [t for t in tables if t.name in alone and self._exact(t) == exact]
+            some = [t for t in tables if t.name in alone and self._views.exact(t) == exact]
             some = [t for t in some if plans[t.name].chunked]
             read += self._read_small(some, plans, outcomes)
         self._write_small(read)
@@ -308,9 +219,11 @@ class TableCopier:
             return []
         chunks: dict[str, Chunk] = {}
         self._ceiling.wait()
-        self._ripen(tables[0], tables[0].name)
+        self._views.ripen(tables[0], tables[0].name)
         begun = outcomes[tables[0].name]
-        with self._view(tables[0], begun.low if isinstance(begun, CopyProgress) else None) as view:
+        with self._views.open(
+            tables[0], begun.low if isinstance(begun, CopyProgress) else None
+        ) as view:
             for table in tables:
                 try:
                     chunks[table.name] = self._first_chunk(table, plans[table.name])
@@ -318,11 +231,11 @@ class TableCopier:
                     outcomes[table.name] = error
             for name in [name for name, chunk in chunks.items() if chunk.last and view.position]:
                 try:
-                    self._require_same_definition(name, name)
+                    self._targets.require_same(name, name)
                 except (TableGone, TableChanged) as error:
                     del chunks[name]
                     outcomes[name] = error
-            high = view.end(self._history)
+            high = view.end()
         done = []
         for name, chunk in chunks.items():
             progress = outcomes[name]
@@ -438,25 +351,25 @@ class TableCopier:
         self, plan: TablePlan, table: src.SourceTable, key: Key | None, low: SourcePosition | None
     ) -> _Read:
         self._ceiling.wait()
-        self._ripen(table, plan.target)
-        with self._view(table, low) as view:
+        self._views.ripen(table, plan.target)
+        with self._views.open(table, low) as view:
             chunk = plan.read_chunk(self._reader, key)
             if not chunk.last:
                 return _Read(chunk, None, None)
             if key is None and view.position is not None:
-                self._require_same_definition(table.name, plan.target)
+                self._targets.require_same(table.name, plan.target)
                 return _Read(chunk, view.position, view.position)
-            return _Read(chunk, view.end(self._history), None)
+            return _Read(chunk, view.end(), None)
 
     def _copy_whole(
         self, plan: TablePlan, table: src.SourceTable, progress: CopyProgress
     ) -> CopyProgress:
-        locked = self._lock and not self._exact(table)
-        self._ripen(table, plan.target)
+        locked = self._lock and not self._views.exact(table)
+        self._views.ripen(table, plan.target)
         if locked:
             execute(self.catalog, f"LOCK TABLES {quote(table.name)} READ")
         try:
-            with self._view(table, progress.low) as view:
+            with self._views.open(table, progress.low) as view:
                 return self._write_whole(plan, table, progress, view, locked)
         finally:
             if locked:
@@ -467,21 +380,21 @@ class TableCopier:
         plan: TablePlan,
         table: src.SourceTable,
         progress: CopyProgress,
-        view: _View,
+        view: View,
         locked: bool,
     ) -> CopyProgress:
         rows = 0
         if locked or view.position is not None:
-            self._require_same_definition(table.name, plan.target)
+            self._targets.require_same(table.name, plan.target)
         execute(self._replica, "BEGIN")
         for chunk in self._one_ahead(plan.read_all(self._reader, paced=not locked)):
             rows += chunk.rows
             self._apply(plan, chunk.events)
-        after = replace(progress, rows=rows, high=view.end(self._history))
+        after = replace(progress, rows=rows, high=view.end())
         if locked:
             after = replace(after, low=after.high)
         elif view.position is not None:
-            self._require_same_definition(table.name, plan.target)
+            self._targets.require_same(table.name, plan.target)
             after = replace(after, low=view.position, high=view.position)
         save_progress(self._replica, after)
         execute(self._replica, "COMMIT")
@@ -550,7 +463,7 @@ class TableCopier:
         )
         forget_keys(self._replica, progress.target, read_again=True)  # their window is passed
         keys = keys_to_read(self._replica, progress.target, _MOST_KEYS)
-        if not self._exact(table):
+        if not self._views.exact(table):
             self._history.wait_for_all()()
         with self._told(table, plan):
             while keys:
@@ -570,11 +483,11 @@ class TableCopier:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self._ceiling.wait()
-            with self._view(table) as view:
+            with self._views.open(table) as view:
                 if view.position is None or view.position >= reached:
                     chunk = plan.read_keys(self._reader, some)
                     if chunk.last:
-                        return chunk, some, view.end(self._history)
+                        return chunk, some, view.end()
                     some = some[: max(1, len(some) // 2)]
                     continue
             time.sleep(_POLL)  # the snapshot is behind the binlog: the commit gap is open
@@ -604,7 +517,7 @@ class TableCopier:
         returned. Raises `TableChanged` where the target has another shape than the source.
         """
         plan = self._planned(table, read_catalog(self._replica, self._replica_db, [target])[target])
-        if not self._exact(table):
+        if not self._views.exact(table):
             self._history.wait_for_all()()
         high, left = reached, list(keys)
         with self._told(table, plan):
@@ -617,35 +530,3 @@ class TableCopier:
         if not self._same_shape(table, plan):
             raise TableChanged(table.name)
         return high
-
-    # --- read views ----------------------------------------------------------------------
-
-    def _exact(self, table: src.SourceTable) -> bool:
-        return table.transactional and self._identity.mariadb
-
-    @contextmanager
-    def _view(self, table: src.SourceTable, low: SourcePosition | None = None) -> Iterator[_View]:
-        """Read the table at one moment; with its exact position where the server tells it.
-
-        That is not before `low`: what stands before the window must be in the view, even where
-        the source holds its commit back for long (see `settling`).
-        """
-        if not self._exact(table):
-            yield _View(None)
-            return
-        if low is not None:
-            self._history.wait_for_commits(low)
-        execute(self._reader, "START TRANSACTION WITH CONSISTENT SNAPSHOT")
-        try:
-            yield _View(snapshot_position(self._reader))
-        finally:
-            execute(self._reader, "COMMIT")
-
-
-class _View:
-    def __init__(self, position: SourcePosition | None) -> None:
-        self.position = position
-
-    def end(self, history: PositionHistory) -> SourcePosition:
-        """A position that is not before anything that this view can have shown."""
-        return self.position or history.now()

@@ -15,7 +15,7 @@ import pytest
 
 from replicator.sandbox.databases import MySQLDatabase
 from replicator.schema_changes import SchemaChanges
-from replicator.snapshot import TableCopier
+from replicator.targets import Targets
 
 from .conftest import NewLeg
 from .leg import Crash, Leg, crashing
@@ -44,10 +44,10 @@ def around_the_definition(
     turn: int = 1,
 ) -> None:
     """Before or behind the `turn`th reading of a definition somebody runs these statements."""
-    original: Callable[..., str] = TableCopier._definition
+    original: Callable[..., str] = Targets._definition
     turns = [0]
 
-    def definition(self: TableCopier, *arguments: Any, **options: Any) -> str:
+    def definition(self: Targets, *arguments: Any, **options: Any) -> str:
         turns[0] += 1
         now = turns[0] == turn
         if behind:
@@ -58,7 +58,7 @@ def around_the_definition(
                     connection.cursor().execute(statement)
         return found if behind else original(self, *arguments, **options)
 
-    monkeypatch.setattr(TableCopier, "_definition", definition)
+    monkeypatch.setattr(Targets, "_definition", definition)
 
 
 def definition(database: MySQLDatabase) -> str:

@@ -145,7 +145,7 @@ def runs(items: list[Item]) -> Iterator[list[Item] | Item]:
 
 def is_one_statement(items: list[Item]) -> bool:
     """Can one statement carry a transaction's rows, as they are?"""
-    if any(item.route.via is Via.RECONCILE for item in items):
+    if any(item.route.via is not Via.PASS for item in items):
         return False
     segment = Segment()
     for item in items if len(items) > 1 else ():

@@ -199,6 +199,7 @@ class Replicator:
     def _wire(self, session: Session, offset: Offset) -> None:
         settings, database = self._settings, self._settings.replication.db
         self._reconciler = Reconciler(session.replica, session.hidden, database)
+        self._virtual = session.virtual_columns()
         self._routes = Routes(self._rules.carries)
         self._replicator = ExactMySQLReplicator(
             session.replica,
@@ -210,6 +211,7 @@ class Replicator:
             reconciler=self._reconciler,
             rows_v2=not session.replica_identity.mariadb,
             apart=self._conflicts.apart,
+            virtual=self._virtual,
         )
         self._changes = SchemaChanges(
             session.replica, self._replicator, self._routes, session.statements, database
@@ -351,6 +353,8 @@ class Replicator:
 
     def _housekeeping(self, session: Session) -> None:
         with translated(self._settings.replication.label):
+            if self._virtual is not None:
+                self._virtual.rest()
             self._end_windows(session)
             self._queue_again(session)
             if not self._replicator.has_open_rows:  # their routes were chosen already

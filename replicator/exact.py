@@ -54,8 +54,9 @@ from replicator.packets import packet_limit, require_fits
 from replicator.plain import Ways, gather
 from replicator.provenance import require_created
 from replicator.reconcile import Outcome, Reconciler
-from replicator.routes import Routes, Via
+from replicator.routes import Route, Routes, Via
 from replicator.tracking import Offset, execute_bytes, utc_now
+from replicator.virtual_columns import VirtualColumns
 
 if TYPE_CHECKING:
     from replicator.gathering import Run
@@ -106,8 +107,12 @@ class ExactMySQLReplicator:
         reconciler: Reconciler,
         rows_v2: bool = False,
         apart: SourcePosition | None = None,
+        virtual: VirtualColumns | None = None,
     ) -> None:
-        """Transactions that begin up to `apart` are applied a table at a time: see `conflicts`."""
+        """Transactions that begin up to `apart` are applied a table at a time: see `conflicts`.
+
+        `virtual`: of a replica whose binlog tells wrong what events leave out of them.
+        """
         self._connection = connection
         self._database = database
         self._source_database = source_database
@@ -116,6 +121,7 @@ class ExactMySQLReplicator:
         self._rows_v2 = rows_v2
         self._apart = apart
         self._reconciler = reconciler
+        self._virtual = virtual
         self._flight: InFlight[_Sent] = InFlight(connection)
         self._delivery = Delivery(connection)
         self.committed = offset
@@ -189,10 +195,18 @@ class ExactMySQLReplicator:
         if route.via is Via.SKIP:
             return
         for way in route.ways:
-            self._open.append(Item(way, rows.table, rows.event))
+            self._open.append(Item(self._completing(way, rows), rows.table, rows.event))
         self._open_bytes += len(rows.event)
         if self._open_bytes > self._limit:
             self._send_open()
+
+    def _completing(self, way: Route, rows: Rows) -> Route:
+        """The way, or that of an event that leaves virtual columns out."""
+        virtual = self._virtual
+        if virtual is None or way.via is not Via.PASS:
+            return way
+        lacks = virtual.lacks(way.target, rows.table, rows.event)
+        return Route(Via.COMPLETE, way.target) if lacks else way
 
     def _commit(self, commit: Commit) -> None:
         self.applied.transactions += 1
@@ -218,7 +232,7 @@ class ExactMySQLReplicator:
         run = gather(
             events,
             at,
-            Ways(reader, self._routes, self._source_database, self._database, self._here, batch),
+            self._ways(reader),
             batch.flags,
             -1 if self._batch_second is None else self._batch_second,
             self._limit - batch.size,
@@ -226,6 +240,17 @@ class ExactMySQLReplicator:
         if run.transactions:
             self._take_run(reader, run)
         return run.end
+
+    def _ways(self, reader: TransactionReader) -> Ways:
+        return Ways(
+            reader,
+            self._routes,
+            self._source_database,
+            self._database,
+            self._here,
+            self._batch,
+            self._virtual,
+        )
 
     def _take_run(self, reader: TransactionReader, run: Run) -> None:
         ways = [(way.target, way.table_map) for way in run.ways]
@@ -362,6 +387,8 @@ class ExactMySQLReplicator:
                 for some in ([item] for item in part) if self._is_apart else (part,):
                     for segment in segments(self._database, some):
                         self._send(segment, None)
+            elif part.route.via is Via.COMPLETE:
+                self._complete(part)
             else:
                 self._reconcile(part)
         self._count_open()
@@ -389,6 +416,20 @@ class ExactMySQLReplicator:
         elif outcome is Outcome.NOTED:
             self._routes.hold(item.table_map.table)
 
+    def _complete(self, item: Item) -> None:
+        """Send the event with the virtual columns that it leaves out."""
+        assert self._virtual is not None
+        self.settle()
+        target = item.route.target
+        try:
+            for event in self._virtual.completed(target, item.table_map, item.event):
+                segment = Segment()
+                segment.add(self._database, target, item.table_map, event)
+                self._send(segment, None)
+                self.settle()
+        except (pymysql.MySQLError, OSError) as error:
+            raise self._failure(error, (target,)) from None
+
     def _commit_explicit(self, commit: Commit) -> None:
         self._send_open()
         self._reach(commit)
@@ -413,11 +454,13 @@ class ExactMySQLReplicator:
         self._send_open()
         self._execute(statement.encode())
 
-    def moved_to(self, offset: Offset) -> None:
-        """The caller moved the offset row itself (behind a DDL); nothing may be waiting."""
+    def moved_to(self, offset: Offset, tables: Iterable[str] = ()) -> None:
+        """The caller moved the offset row, behind a DDL of `tables`; nothing may be waiting."""
         if not self.idle:
             raise AssertionError("the offset was moved over rows that wait")
         self._committed(offset)
+        if self._virtual is not None:
+            self._virtual.forget(tables)
 
     @property
     def _is_apart(self) -> bool:

@@ -2,9 +2,9 @@
 
 Left: table maps, as `gathering` meets them. Right: a `Way`, whose truth says whether the
 table's rows pass or are ignored, or None where the rows must be looked at one transaction
-after the other: a table in its copy's window, one that cannot join the statement that is
-being filled, or a table id that stands for two tables. Asked once for a map and run: routes
-do not change while a run is taken.
+after the other: a table in its copy's window, one with virtual columns that its rows may
+lack, one that cannot join the statement that is being filled, or a table id that stands for
+two tables. Asked once for a map and run: routes do not change while a run is taken.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from replicator.binlog.events import TableMap
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.transactions import TransactionReader
 from replicator.routes import Routes, Via
+from replicator.virtual_columns import VirtualColumns
 
 if TYPE_CHECKING:
     from replicator.gathering import Run
@@ -56,6 +57,7 @@ class Ways:
         database: str,
         here: SourcePosition,
         batch: Segment,
+        virtual: VirtualColumns | None = None,
     ) -> None:
         self._reader = reader
         self._routes = routes
@@ -63,6 +65,7 @@ class Ways:
         self._database = database
         self._here = here
         self._batch = batch
+        self._virtual = virtual
         self._ids: set[int] = set()
         self._targets: set[str] = set()
 
@@ -82,6 +85,8 @@ class Ways:
         if route.via is Via.MEND:
             return None
         target = route.target
+        if self._virtual is not None and self._virtual.has(target):
+            return None
         if target in self._targets or not self._batch.joins(target, table_map.table_id):
             return None
         self._targets.add(target)

@@ -23,6 +23,8 @@ class Via(Enum):
     PASS = "pass"
     RECONCILE = "reconcile"
     SKIP = "skip"
+    COMPLETE = "complete"
+    """As it is, and with the virtual columns that it leaves out."""
     MEND = "mend"
     """As it is, and into a copy of some of the table's rows too."""
 

@@ -310,7 +310,8 @@ class SchemaChanges:
         reach("ddl.before_commit")
         execute(connection, "COMMIT")
         reach("ddl.noted")
-        self._replicator.moved_to(after)
+        concerned = (*outcome.forgotten, *outcome.changed, *outcome.queued)
+        self._replicator.moved_to(after, concerned)
         for table in outcome.forgotten:
             self._routes.forget(table)
         for table in outcome.changed:

@@ -38,6 +38,10 @@ process. No table that is carried is called `etl_…`, so these names are nobody
 no reload parks an old table under one."""
 
 
+VIRTUAL_PREFIX: Final = "_old_etl_virt_"
+"""Keys of rows whose virtual columns are read (see `virtual_columns`)."""
+
+
 def scratch_name(target: str) -> str:
     """The scratch table of `target`."""
     return hidden_name(_PREFIX, target)
@@ -49,8 +53,8 @@ def drop_scratch(admin: Any, target: str) -> None:
 
 
 def drop_left_over(admin: Any) -> None:
-    """Remove the scratch tables, and copies of some rows, of a process that has ended."""
-    for prefix in (_PREFIX, KEYS_PREFIX):
+    """Remove the scratch tables, keys, and copies of some rows, of a process that has ended."""
+    for prefix in (_PREFIX, KEYS_PREFIX, VIRTUAL_PREFIX):
         pattern = prefix.replace("_", r"\_") + "%"
         for (name,) in fetch(admin, "SHOW TABLES LIKE %s", [pattern]):
             execute(admin, f"DROP TABLE IF EXISTS {quote(name)}")

@@ -29,6 +29,7 @@ from replicator.snapshot import TableCopier
 from replicator.statements import read_statements
 from replicator.throttle import Ceiling
 from replicator.tracking import execute, execute_bytes
+from replicator.virtual_columns import UNCOMMITTED, WORKED_OUT_FROM, VirtualColumns
 
 RAW_SESSION = (
     "SET SESSION character_set_results=NULL",
@@ -193,6 +194,26 @@ class Session:
             for statement in RAW_SESSION:
                 execute(connection, statement)
         return connection
+
+    def virtual_columns(self) -> VirtualColumns | None:
+        """What completes the main stream's events; None where the replica's server does."""
+        identity = self.replica_identity
+        if identity.mariadb and identity.number >= WORKED_OUT_FROM:
+            return None
+        return VirtualColumns(
+            self.replica,
+            self.hidden,
+            self.settings.replication.db,
+            self._uncommitted_reader,
+            mariadb=identity.mariadb,
+        )
+
+    def _uncommitted_reader(self) -> Any:
+        server = self.settings.replication
+        reader = connect_mysql(server, database=server.db, use_unicode=False, conv={})
+        for statement in (*RAW_SESSION, UNCOMMITTED):
+            execute(reader, statement)
+        return self.kept(reader)
 
 
 def close_all(connections: list[Any]) -> None:

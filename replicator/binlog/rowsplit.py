@@ -94,6 +94,7 @@ class RowSplitter:
 
     def __init__(self, table: str, types: bytes, metadata: tuple[int, ...]) -> None:
         self.table = table
+        self._types = types
         self._measures = tuple(
             _measure(code, meta, table) for code, meta in zip(types, metadata, strict=True)
         )
@@ -132,6 +133,30 @@ class RowSplitter:
         if kind in WRITE_EVENTS:
             return CutEvent(0, first, [Row(None, image, image) for image in images], head)
         return CutEvent(first, 0, [Row(image, None, image) for image in images], head)
+
+    def after_columns(self, event: bytes) -> int:
+        """The columns of the images of what the rows are then; of a deletion, of what they were."""
+        return self._bitmaps(event)[1]
+
+    def retold(self, cut: CutEvent, after_columns: int, rows: Iterable[bytes]) -> bytes:
+        """The event with other rows, whose after images hold these columns."""
+        size = self._bitmap_size
+        beyond = ((1 << 8 * size) - 1) & ~self.every_column  # as the servers do
+        columns = (after_columns | beyond).to_bytes(size, "little")
+        event = b"".join((cut.head[:-size], columns, *rows))
+        return b"".join((event[:9], len(event).to_bytes(4, "little"), event[13:]))
+
+    def head_of_after(self, row: Row, whole: Iterable[int]) -> bytes:
+        """What stands before the row's after image; of `whole` columns it will hold no patches."""
+        head = row.raw.removesuffix(row.after or b"")
+        if not row.patches:
+            return head
+        size = self._patch_bits_size
+        bits = int.from_bytes(head[-size:], "little")
+        for column in whole:
+            if self._types[column] == _JSON:
+                bits &= ~(1 << self._types[:column].count(_JSON))
+        return head[:-size] + bits.to_bytes(size, "little")
 
     def _images(self, event: bytes, at: int, columns: int) -> Iterator[Image]:
         while at < len(event):

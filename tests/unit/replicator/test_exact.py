@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pymysql
@@ -77,8 +77,33 @@ class Reconciling:
         return Outcome.NOTED if self.notes else Outcome.EXACT
 
 
+class Completing:
+    """Finds virtual columns in the table `two`, and that events of so many bytes lack them."""
+
+    def __init__(self, wire: Wire, lacking: Callable[[int], bool]) -> None:
+        self.wire, self.lacking = wire, lacking
+
+    def has(self, target: str) -> bool:
+        return target == "two"
+
+    def lacks(self, target: str, _table_map: TableMap, event: bytes) -> bool:
+        return self.has(target) and self.lacking(len(event))
+
+    def completed(self, target: str, _table_map: TableMap, event: bytes) -> Iterator[bytes]:
+        self.wire.sent.append(f"complete {target}".encode())
+        yield event
+
+    def forget(self, tables: Iterable[str]) -> None:
+        self.wire.sent.append(f"forget {' '.join(tables)}".encode())
+
+
 class Stage:
-    def __init__(self, limit: int = 1 << 20, keyless: bool = False) -> None:
+    def __init__(
+        self,
+        limit: int = 1 << 20,
+        keyless: bool = False,
+        lacking: Callable[[int], bool] | None = None,
+    ) -> None:
         self.wire = Wire()
         self.routes = Routes(lambda _table: True)
         for table in ("one", "two", "tag"):
@@ -87,6 +112,7 @@ class Stage:
         offset = Offset("main", SourcePosition(FILE, 4), 1, "")
         reconciler: Any = Reconciling(self.wire, keyless)
         self.reconciling: Reconciling = reconciler
+        virtual: Any = None if lacking is None else Completing(self.wire, lacking)
         self.replicator = ExactMySQLReplicator(
             self.wire,
             "copy",
@@ -95,6 +121,7 @@ class Stage:
             source_database="opendental",
             limit=limit,
             reconciler=reconciler,
+            virtual=virtual,
         )
         self.log = Log()
         self.reader = TransactionReader(SourcePosition(FILE, 4))
@@ -314,3 +341,36 @@ def test_what_was_applied_is_counted() -> None:
     applied = stage.replicator.applied
     assert (applied.transactions, applied.statements, applied.row_events) == (2, 1, 2)
     assert stage.replicator.touched == {"one", "two"}
+
+
+def test_an_event_that_lacks_virtual_columns_is_completed_in_a_transaction_of_its_own() -> None:
+    stage = Stage(lacking=lambda _size: True)
+    stage.transaction("one")
+    stage.transaction("one", "two", "one")
+    stage.transaction("one")
+    stage.replicator.flush()
+    assert stage.wire.statements == [
+        ["one", OFFSET],
+        "BEGIN",
+        ["one"],
+        "complete two",
+        ["two"],
+        ["one"],
+        [OFFSET],
+        "COMMIT",
+        ["one", OFFSET],
+    ]
+
+
+def test_an_event_that_lacks_nothing_goes_with_the_others() -> None:
+    stage = Stage(lacking=lambda _size: False)
+    stage.transaction("one")
+    stage.transaction("two")
+    stage.replicator.flush()
+    assert stage.wire.statements == [["one", "two", OFFSET]]
+
+
+def test_tables_whose_definition_has_changed_are_looked_at_anew() -> None:
+    stage = Stage(lacking=lambda _size: False)
+    stage.replicator.moved_to(stage.replicator.committed, ["one", "two"])
+    assert stage.wire.statements == ["forget one two"]

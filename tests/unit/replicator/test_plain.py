@@ -87,8 +87,8 @@ def _content(statement: bytes) -> Any:
 _OFFSET_ID = exact.offset_map("d", 0, 1)[19:25]
 
 
-def stage_with(limit: int, window: bool) -> Stage:
-    stage = Stage(limit)
+def stage_with(limit: int, window: bool, virtual: bool) -> Stage:
+    stage = Stage(limit, lacking=(lambda size: size % 2 == 0) if virtual else None)
     if window:
         low, high = SourcePosition(FILE, 300), SourcePosition(FILE, 900)
         stage.routes.stream("two", window=Window(low, high))
@@ -101,9 +101,10 @@ def stage_with(limit: int, window: bool) -> Stage:
     st.lists(st.integers(1, 30), min_size=1, max_size=10),
     st.sampled_from([1, 100, 400, 1 << 20]),
     st.booleans(),
+    st.booleans(),
 )
 def test_runs_do_what_single_events_do(
-    work: list[Any], cuts: list[int], limit: int, window: bool
+    work: list[Any], cuts: list[int], limit: int, window: bool, virtual: bool
 ) -> None:
     log = Log()
     events = [e for n, (changes, end) in enumerate(work) for e in logged(log, n, changes, end)]
@@ -112,7 +113,7 @@ def test_runs_do_what_single_events_do(
         size = cuts[len(pieces) % len(cuts)]
         pieces.append(events[at : at + size])
         at += size
-    quick, slow = stage_with(limit, window), stage_with(limit, window)
+    quick, slow = stage_with(limit, window, virtual), stage_with(limit, window, virtual)
     found = run(quick, pieces)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "gather", None)

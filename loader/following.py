@@ -33,7 +33,7 @@ from loader.ddl.statements import Replica, TableChanges, changes_of
 from loader.keyless import load_keyless
 from loader.ledger import Ledger
 from loader.lifecycle import Table
-from loader.load.merge import helpers_of
+from loader.load.merge import discard_copies, helpers_of
 from loader.load.reload import Connections, Copier, LoadedTable
 from loader.masking import Masker
 from loader.notices import NoticeReader, Notices
@@ -307,6 +307,8 @@ class Follower:
         """Note the copies that became whole; the ledger merges them when their time has come."""
         for loaded in copies:
             table = self._tables.arrived(loaded)
+            if table is None and not self._tables.is_copied(loaded.request.table):
+                self._ledger.write([partial(discard_copies, table=loaded.request.table)])
             if table is not None and loaded.schema is not None and not loaded.schema.primary_key:
                 self._load_keyless(table)
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from config.connections import PostgresConnection
 from config.failpoints import reach
-from loader import schema, tracking
+from loader import naming, schema, tracking
 from loader.ddl import altering, shapes
 from loader.ddl.rekeeping import settle_history
 from loader.ddl.remasking import settle_masks
 from loader.load.carefully import CarefulCopy
+from loader.load.merge import discard_copies
 from loader.load.reload import Copier, Snapshot, shape_of
 from loader.quarantine import entries
 from loader.quarantine.refusals import attempt
+from loader.schema import TOUCHED, helper_name
 from loader.types import raw_name
 from replicator.binlog.schema import TableSchema
 
@@ -35,9 +37,11 @@ def load_keyless(copier: Copier, postgres: PostgresConnection, table: str) -> Sn
     if current is None:
         schema.create_table(postgres, name, shape)
         if shape.key:
-            schema.add_key(postgres, name, schema.key_name(name), shape.key)
+            naming.add_key(postgres, name, shape.key)
     else:
         altering.apply_emptied(postgres, name, schema.diff(current, shape), shape.key)
+    discard_copies(postgres, table)  # it may have had a key when it was copied before
+    schema.drop_helpers(postgres, [helper_name(TOUCHED, table)])
     tracking.clear_all_exceptions(postgres, table)
     entries.clear_all(postgres, table)
     rows = _fill(copier, postgres, name, table_schema, opened)

@@ -199,6 +199,10 @@ class Tables:
             self._hold(table, loaded)
         return table
 
+    def is_copied(self, name: str) -> bool:
+        """Is a copy of it asked for, under way, or not merged yet?"""
+        return self.by_name[name].request is not None
+
     def begin_again(self, table: Table) -> None:
         """Copy a table anew that is being copied: what was copied is of no use."""
         self._begin(table, exists=table.request is not None and not table.request.first)

@@ -16,6 +16,7 @@ import structlog
 from psycopg import sql
 
 from config.connections import PostgresConnection
+from loader import naming
 from loader.keeping import DELETED_AT
 from loader.types import CLOSING_COLUMNS, MAX_NAME_BYTES, RawColumn, shortened
 
@@ -174,10 +175,11 @@ def read_tables(connection: PostgresConnection, names: Iterable[str]) -> dict[st
 def create_table(
     connection: PostgresConnection, name: str, wanted: RawTable, *, unlogged: bool = False
 ) -> None:
-    """Create a table with the closing columns and without a primary key (see `add_key`).
+    """Create a table with the closing columns and without a primary key (see `naming`).
 
     Rows that come without a `_loaded_at` get one: `stamps_itself`.
     """
+    naming.make_room(connection, name)
     kind = sql.SQL("UNLOGGED ") if unlogged else sql.SQL("")
     closing = sql.SQL(
         "_loaded_at timestamp with time zone DEFAULT statement_timestamp(),"
@@ -210,22 +212,6 @@ def column_definition(column: RawColumn) -> sql.Composed:
 def type_name(kind: str) -> sql.SQL:
     """A type of our own table of types, as it is spelled there."""
     return sql.SQL(kind)
-
-
-def key_name(table: str) -> str:
-    """The name of a raw table's primary key."""
-    return shortened(f"{table}_pkey", MAX_NAME_BYTES)
-
-
-def add_key(
-    connection: PostgresConnection, name: str, constraint: str, key: tuple[str, ...]
-) -> None:
-    """Give a table its primary key."""
-    connection.execute(
-        sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})").format(
-            sql.Identifier(name), sql.Identifier(constraint), quoted(key)
-        )
-    )
 
 
 _DEPENDANTS = """

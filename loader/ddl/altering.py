@@ -18,7 +18,7 @@ from psycopg import sql
 
 from config.connections import PostgresConnection
 from config.errors import SchemaDrift
-from loader import schema
+from loader import naming, schema
 from loader.ddl.conversions import Check
 from loader.ddl.dependants import ViewsInTheWay, around
 from loader.ddl.evolution import Evolution
@@ -90,7 +90,7 @@ def apply_emptied(
     if change.soft is not None:
         keep_deleted(connection, table, soft=change.soft)
     if change.key_changed and key:
-        schema.add_key(connection, table, schema.key_name(table), key)
+        naming.add_key(connection, table, key)
 
 
 def evolve(connection: PostgresConnection, table: str, change: Evolution) -> bool:
@@ -113,7 +113,7 @@ def _evolve(connection: PostgresConnection, table: str, change: Evolution) -> No
     _retype(connection, table, change.retyped, keep=True)
     _add(connection, table, change.added)
     if change.key:
-        schema.add_key(connection, table, schema.key_name(table), change.key)
+        naming.add_key(connection, table, change.key)
 
 
 _VIOLATIONS = {
@@ -248,7 +248,7 @@ def _replace_column(
             )
         )
     if in_key:
-        schema.add_key(connection, table, schema.key_name(table), key)
+        naming.add_key(connection, table, key)
 
 
 def drop_columns(connection: PostgresConnection, table: str, names: Iterable[str]) -> None:
@@ -334,21 +334,14 @@ def _key_of(connection: PostgresConnection, table: str) -> tuple[str, ...]:
     return found.key if found else ()
 
 
-_KEY = """
-SELECT conname FROM pg_constraint WHERE contype = 'p' AND conrelid = (
-  SELECT oid FROM pg_class WHERE relname = %s AND relnamespace =
-    (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))
-"""
-
-
 def _drop_key(connection: PostgresConnection, table: str) -> None:
     """Drop the primary key, and the NOT NULLs that it leaves behind."""
-    row = connection.execute(_KEY, [table]).fetchone()
-    if row is None:
+    name = naming.key_of(connection, table)
+    if name is None:
         return
     key = _key_of(connection, table)
     drop = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
-        sql.Identifier(table), sql.Identifier(row[0])
+        sql.Identifier(table), sql.Identifier(name)
     )
     try:
         around(connection, table, key, lambda: connection.execute(drop))

@@ -8,14 +8,10 @@ table go (`rename_for_good`).
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-
-import psycopg
 from psycopg import sql
 
 from config.connections import PostgresConnection
-from loader import history, schema, tracking
+from loader import history, naming, schema, tracking
 from loader.ddl import shapes
 from loader.ddl.rekeeping import follow_history
 from loader.keeping import keeping_of
@@ -35,16 +31,14 @@ def copy_table(connection: PostgresConnection, source: str, target: str) -> None
     """Make `target` a copy of the raw table `source`: columns, rows, key."""
     shape = shape_in_raw(connection, source)
     schema.create_table(connection, target, shape)
-    names = quoted([*shape.carried, LOADED_AT])
+    columns = quoted([*shape.carried, LOADED_AT])
     connection.execute(
         sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
-            sql.Identifier(target), names, names, sql.Identifier(source)
+            sql.Identifier(target), columns, columns, sql.Identifier(source)
         )
     )
     if shape.key:
-        _name_key(
-            connection, target, lambda name: schema.add_key(connection, target, name, shape.key)
-        )
+        naming.add_key(connection, target, shape.key)
 
 
 def replace_rows(connection: PostgresConnection, target: str, source: str, at: str | None) -> None:
@@ -59,40 +53,15 @@ def replay(connection: PostgresConnection, target: str, table: str) -> None:
 
 def rename_for_good(connection: PostgresConnection, old: str, new: str) -> None:
     """Nobody took the old name again: the table goes with its views, indexes, grants."""
-    connection.execute(
-        sql.SQL("ALTER TABLE {} RENAME TO {}").format(sql.Identifier(old), sql.Identifier(new))
-    )
+    naming.rename_table(connection, old, new)
     history.rename(connection, old, new)
-    key = schema.key_name(old)
-    found = connection.execute(
-        "SELECT 1 FROM pg_constraint WHERE conname = %s AND conrelid = to_regclass(%s)",
-        [key, sql.Identifier(new).as_string(connection)],
-    ).fetchone()
-    if found:
-        rename = sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}")
-        _name_key(
-            connection,
-            new,
-            lambda name: connection.execute(
-                rename.format(sql.Identifier(new), sql.Identifier(key), sql.Identifier(name))
-            ),
-        )
 
 
-def _name_key(connection: PostgresConnection, table: str, give: Callable[[str], object]) -> None:
-    """Give a table's key its name, or one like it.
-
-    A copy that nobody wants any more, and that may be about to end at this moment, has a key
-    of the same name: it goes with the loader's next start.
-    """
-    for number in itertools.count(1):
-        again = table if number == 1 else f"{table}_{number}"
-        try:
-            with connection.transaction():
-                give(schema.key_name(again))
-        except psycopg.errors.DuplicateTable:
-            continue
-        return
+def take_over(connection: PostgresConnection, old: str, new: str, at: str | None) -> None:
+    """Let the raw table `old`, with its views, indexes and grants, be `new` from here on."""
+    replace_rows(connection, old, new, at)
+    schema.drop_table(connection, new)
+    rename_for_good(connection, old, new)
 
 
 def reveal(

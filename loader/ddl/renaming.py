@@ -32,6 +32,8 @@ class Stand:
     owner: str | None
     since: float
     waiting: bool = False
+    fresh: bool = False
+    """The owner had no raw table when it got its name: what reads this name's is to follow it."""
     growing: bool = False
     born: bool = False
     """The touched table holds all of the growing table."""
@@ -105,15 +107,22 @@ class Renaming:
         stand = self._stands.get(name)
         if stand is not None:
             stand.waiting = False
+            self._stay(name, stand)
+
+    def _stay(self, name: str, stand: Stand) -> None:
+        """What reads the raw table of `name` does not follow its owner."""
+        if stand.fresh:
+            stand.fresh = False
+            shapes.note_standing(self._connection, name, stand.owner)
 
     def _wait(self, name: str, content: str) -> None:
         table = self._tables.drop(name)  # a copy of it that a late start asked for is not wanted
-        self._stands[content] = Stand(name, time.monotonic(), waiting=True)
+        self._stands[content] = Stand(name, time.monotonic(), waiting=True, fresh=True)
         self._tables.enter(table, LOADING)
         table.hidden = True
         schema.drop_helpers(self._connection, [helper_name(TOUCHED, name)])
         self._tables.enter(self._tables.drop(content), STANDING)
-        shapes.note_standing(self._connection, content, name)
+        shapes.note_standing(self._connection, content, name, fresh=True)
 
     def _move(self, name: str, content: str) -> None:
         place, own = self._places[content], raw_name(name)
@@ -121,8 +130,10 @@ class Renaming:
             exchange.replace_rows(self._connection, own, place, self._at)
         elif place != own:
             exchange.copy_table(self._connection, place, own)
-        for stand in self._stands.values():
-            stand.waiting = stand.waiting and stand.owner != content
+        for standing, stand in self._stands.items():
+            if stand.owner == content:
+                stand.waiting = False
+                self._stay(standing, stand)
         self._settle(self._tables.get(name), content)
         if self._stands.pop(name, None) is not None:
             shapes.forget_standing(self._connection, name)
@@ -148,6 +159,7 @@ class Renaming:
                 self._stands[name] = Stand(None, time.monotonic())
                 self._tables.enter(table, STANDING)
                 shapes.note_standing(self._connection, name, None)
-        for stand in self._stands.values():
+        for standing, stand in self._stands.items():
             if stand.owner in self._found.gone:
                 stand.owner = self._found.name_of(stand.owner)
+                self._stay(standing, stand)

@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS etl_standing (
   table_name text PRIMARY KEY,
   moved_to text,
   since timestamptz NOT NULL DEFAULT statement_timestamp());
+ALTER TABLE etl_standing ADD COLUMN IF NOT EXISTS fresh boolean NOT NULL DEFAULT false;
 """
 
 
@@ -145,12 +146,18 @@ def forget(connection: PostgresConnection, table: str) -> None:
     connection.execute("DELETE FROM etl_table_schema WHERE table_name = %s", [table])
 
 
-def note_standing(connection: PostgresConnection, table: str, moved_to: str | None) -> None:
-    """A raw table keeps its rows for its readers while its name has no table, or a growing one."""
+def note_standing(
+    connection: PostgresConnection, table: str, moved_to: str | None, *, fresh: bool = False
+) -> None:
+    """A raw table keeps its rows for its readers while its name has no table, or a growing one.
+
+    `fresh`: `moved_to` had no raw table when its table came by that name.
+    """
     connection.execute(
-        "INSERT INTO etl_standing VALUES (%s, %s) ON CONFLICT (table_name) DO UPDATE"
-        " SET moved_to = EXCLUDED.moved_to",
-        [table, moved_to],
+        "INSERT INTO etl_standing (table_name, moved_to, fresh) VALUES (%s, %s, %s)"
+        " ON CONFLICT (table_name) DO UPDATE"
+        " SET moved_to = EXCLUDED.moved_to, fresh = EXCLUDED.fresh",
+        [table, moved_to, fresh],
     )
 
 
@@ -159,6 +166,6 @@ def forget_standing(connection: PostgresConnection, table: str) -> None:
     connection.execute("DELETE FROM etl_standing WHERE table_name = %s", [table])
 
 
-def read_standing(connection: PostgresConnection) -> dict[str, str | None]:
-    """Names that stand, and where their tables went."""
-    return dict(connection.execute("SELECT table_name, moved_to FROM etl_standing").fetchall())
+def read_standing(connection: PostgresConnection) -> list[tuple[str, str | None, bool]]:
+    """Names that stand, where their tables went, and whether these had no raw table there."""
+    return connection.execute("SELECT table_name, moved_to, fresh FROM etl_standing").fetchall()

@@ -39,6 +39,7 @@ from loader.ddl.renaming import STANDING, Renaming, Stand
 from loader.ledger import Ledger
 from loader.lifecycle import Table
 from loader.load.reload import shape_of
+from loader.masking import masks_of
 from loader.quarantine import entries
 from loader.quarantine.refusals import attempt, refusal
 from loader.schema import TOUCHED, helper_name
@@ -143,13 +144,15 @@ class Standing:
             if holder is not None:
                 self._stands[holder].waiting = False
             if name not in self._stands:
-                self._stands[name] = Stand(found.name_of(name), now)
+                owner = found.name_of(name)
+                self._stands[name] = Stand(owner, now, fresh=not self._has_raw_table(owner))
             self._stands[name].growing = self._stands[name].born = False
             self._tables.enter(table, STANDING)
-            shapes.note_standing(self._ledger.postgres, name, self._stands[name].owner)
-        for stand in self._stands.values():
+        for name, stand in self._stands.items():
             if stand.owner in found.gone:
-                stand.owner = found.name_of(stand.owner)
+                stand.owner, stand.fresh = found.name_of(stand.owner), False
+            if name in found.gone or stand.owner in found.moved:
+                shapes.note_standing(self._ledger.postgres, name, stand.owner, fresh=stand.fresh)
         # What has come from where we follow nothing is not what was followed under its name.
         wrong = {name for name, content in found.moved.items() if content or name in names}
         for name in wrong:  # should we die before they are asked for, a start asks for them
@@ -165,7 +168,8 @@ class Standing:
         stand = self._stands.get(name)
         if stand is None or not born_empty or not self._is_shown(name):
             return False
-        stand.growing = stand.born = True
+        stand.growing, stand.born, stand.fresh = True, True, False
+        shapes.note_standing(self._ledger.postgres, name, stand.owner)
         stand.since = time.monotonic()
         self._grow_anew(name)
         self._ledger.write()
@@ -173,11 +177,14 @@ class Standing:
 
     def _is_shown(self, name: str) -> bool:
         """Has it a raw table? One that went away while its first load was on its way has none."""
-        connection, place = self._ledger.postgres, raw_name(name)
-        shown = place in schema.read_tables(connection, [place])
+        shown = self._has_raw_table(name)
         if not shown:
-            connection.rollback()
+            self._ledger.postgres.rollback()
         return shown
+
+    def _has_raw_table(self, name: str | None) -> bool:
+        place = raw_name(name or "")
+        return place in schema.read_tables(self._ledger.postgres, [place])
 
     def _grow_anew(self, name: str) -> None:
         table = self._tables.drop(name)
@@ -314,6 +321,10 @@ class Standing:
             elif not stand.growing and now - stand.since > self._rename_seconds:
                 self._let_go(name, stand)
 
+    def _is_owner_coming(self, stand: Stand) -> bool:
+        """Is a first copy of the owner on its way, whom the readers are to follow?"""
+        return stand.fresh and stand.owner is not None and self._tables.is_copied(stand.owner)
+
     def _is_whole(self, name: str, stand: Stand, now: float) -> bool:
         """Nobody drops the old table: is the growing one being filled from it, or in use?"""
         table = self._tables.get(name)
@@ -338,6 +349,8 @@ class Standing:
         """Nobody took the name again."""
         if self._tables.get(name).state != STANDING:
             return  # leg 1 is copying a table of that name
+        if self._is_owner_coming(stand):
+            return
         self._ledger.write()
         del self._stands[name]
         connection = self._ledger.postgres
@@ -348,16 +361,34 @@ class Standing:
             exchange.rename_for_good(connection, raw_name(name), raw_name(stand.owner))
             refused = attempt(connection, lambda: _arrive(connection, owner, self._now))
             self._tables.merged([owner])
+        elif stand.fresh and stand.owner is not None:
+            self._hand_over(name, stand.owner)
         self._drop([name])
         if refused is not None:
             self._reload({owner.name})
 
-    def restore(self, standing: dict[str, str | None]) -> None:
+    def _hand_over(self, name: str, owner: str) -> None:
+        """A table that changed as it was renamed was loaded under its new name.
+
+        The readers of the old one's raw table come along, unless that cannot hold the same rows,
+        or the new one has readers of its own.
+        """
+        connection, table = self._ledger.postgres, self._tables.get(owner)
+        old, new = raw_name(name), raw_name(owner)
+        there, known = schema.read_tables(connection, [old, new]), shapes.read(connection, owner)
+        if table.state != STREAMING or known is None or masks_of(known) or len(there) < 2:
+            return
+        if there[old].key != there[new].key or schema.dependants(connection, new):
+            return
+        if attempt(connection, lambda: exchange.take_over(connection, old, new, self._now)) is None:
+            table.writer = None
+
+    def restore(self, standing: Iterable[tuple[str, str | None, bool]]) -> None:
         """Take up what stood when the loader ended; what waited for rows is loaded."""
-        for name, owner in standing.items():
+        for name, owner, fresh in standing:
             table = self._tables.get(name)
             growing = table.loading
-            self._stands[name] = Stand(owner, time.monotonic(), growing=growing)
+            self._stands[name] = Stand(owner, time.monotonic(), fresh=fresh, growing=growing)
             if growing:
                 self._tables.enter(self._tables.drop(name), RELOADING)
                 table.hidden = True

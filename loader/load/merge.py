@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from config.connections import PostgresConnection
-from loader import schema, tracking
+from loader import naming, schema, tracking
 from loader.ddl import altering, shapes
 from loader.ddl.rekeeping import follow_history, settle_history
 from loader.ddl.remasking import is_rekeyed, settle_masks
@@ -50,6 +50,15 @@ Refuse = Callable[[Sequence[Refused]], None]
 def helpers_of(table: str) -> list[str]:
     """Every helper table that a table may have."""
     return [helper_name(prefix, table) for prefix in (LOAD, RELOAD, TOUCHED)]
+
+
+def discard_copies(connection: PostgresConnection, table: str) -> None:
+    """Drop what copies of a table have left that nobody wants; none may be under way."""
+    helpers = [helper_name(prefix, table) for prefix in (LOAD, RELOAD)]
+    schema.drop_helpers(connection, helpers)
+    for helper in helpers:
+        tracking.clear_all_exceptions(connection, helper)
+    entries.clear_copy(connection, table)
 
 
 def merge(
@@ -174,9 +183,7 @@ class _Merge:
 
     def rename(self, helper: str) -> None:
         """Let the copy become the raw table."""
-        self._connection.execute(
-            sql.SQL("ALTER TABLE {} RENAME TO {}").format(sql.Identifier(helper), self._table)
-        )
+        naming.rename_table(self._connection, helper, self._name)
 
     def replace(self, shape: RawTable, *, touched: bool = False) -> None:
         """Give the raw table the copy's shape and rows instead of its own.
@@ -187,7 +194,7 @@ class _Merge:
         if current is None:
             schema.create_table(self._connection, self._name, shape)
             if shape.key:
-                schema.add_key(self._connection, self._name, schema.key_name(self._name), shape.key)
+                naming.add_key(self._connection, self._name, shape.key)
         else:
             altering.warn_of_kept_rows(self._connection, self._name, current)
             change = schema.diff(current, shape)

@@ -34,7 +34,7 @@ from pymysql.converters import encoders
 from config.connections import MySQLConnection, PostgresConnection, quote_mysql_identifier
 from config.errors import ServerBusy
 from config.failpoints import reach
-from loader import replica, schema, tracking
+from loader import naming, replica, schema, tracking
 from loader.keeping import keeping_of
 from loader.load import selected
 from loader.load.carefully import CarefulCopy, UnheldNoting
@@ -282,6 +282,7 @@ class Copier:
         stamped = opened.sizes.get(request.table, 0) >= STAMP_FROM
         with self._postgres.pipeline():
             schema.drop_helpers(self._postgres, [request.helper])
+            tracking.clear_all_exceptions(self._postgres, request.helper)
             entries.clear_copy(self._postgres, request.table)
             schema.create_table(self._postgres, request.helper, shape, unlogged=not request.first)
             if stamped:
@@ -312,8 +313,7 @@ class Copier:
 
     def _add_key(self, request: LoadRequest, shape: RawTable) -> None:
         if request.first and shape.key:
-            name = schema.key_name(raw_name(request.table))
-            schema.add_key(self._postgres, request.helper, name, shape.key)
+            naming.add_key(self._postgres, request.helper, shape.key)
 
     def _stamp(self, target: str, mark: SourceMark | None) -> None:
         """Let rows that are written without a source time have the mark's."""

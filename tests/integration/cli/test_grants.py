@@ -149,7 +149,7 @@ CHANGES = (
     "UPDATE t SET b = b + 1",
     "ALTER TABLE t ADD INDEX by_b (b)",
     "CREATE INDEX by_a ON t (a)",
-    "CREATE TABLE u (a INT PRIMARY KEY)",
+    "CREATE TABLE u (a INT PRIMARY KEY, FOREIGN KEY (a) REFERENCES t (a)) ENGINE=InnoDB",
     "DROP TABLE u",
     "INSERT INTO t VALUES (3, 3)",
     "DELETE FROM t WHERE a = 1",

@@ -12,9 +12,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -33,6 +35,8 @@ from tests.integration.config.test_tls import MONTH, NEW, Authority, issue, make
 
 PASSWORD = "synthetic-password"
 HERE = "127.0.0.1"
+MOMENT = timedelta(seconds=2)
+INVALID_CERTIFICATE = 3888
 pytestmark = pytest.mark.only_on("postgresql", reason="PostgreSQL 18's wheel is without TLS")
 
 
@@ -88,20 +92,45 @@ class Doors:
             for statement in found["analytics"]:
                 root.execute(statement.replace(grants.PLACEHOLDER, PASSWORD).encode())
 
-    def certify(self, server: str, authority: Authority, *, expired: bool = False) -> None:
+    def certify(self, server: str, authority: Authority, age: timedelta = NEW) -> None:
         """Give a running server another certificate."""
-        issue(authority, HERE, self.directory, 2 * MONTH if expired else NEW)
+        issue(authority, HERE, self.directory, age)
         if server == "POSTGRES_ANALYTICS":
             into_postgres(self.directory, self.analytics)
             with closing(self.analytics.connect()) as root:
                 root.execute("SELECT pg_reload_conf()")
             return
         one = self.source if server == "OPENDENTAL_SOURCE" else self.replica
-        for file in ("server.pem", "server.key"):
-            shutil.copy(self.directory / file, self.directory / f"server-{one.server_id}" / file)
+        certified(authority, self.directory, self.directory / f"server-{one.server_id}")
         reload = "FLUSH SSL" if family() == "mariadb" else "ALTER INSTANCE RELOAD TLS"
         with closing(one.connect()) as root, unlogged(root) as cursor:
             cursor.execute(reload)
+
+    def expire(self, server: str) -> None:
+        """A running server's certificate expires."""
+        if server == "POSTGRES_ANALYTICS" or family() == "mariadb":
+            self.certify(server, self.authority, 2 * MONTH)
+            return
+        # MySQL takes no certificate that has expired: this one does so once it is taken.
+        wait_until(lambda: self._certified_for_a_moment(server), 60, what="a certificate is taken")
+        ends = datetime.now(UTC) + MOMENT
+        wait_until(lambda: datetime.now(UTC) > ends, 60, what="the certificate expires")
+
+    def _certified_for_a_moment(self, server: str) -> bool:
+        try:
+            self.certify(server, self.authority, MONTH - MOMENT)
+        except pymysql.OperationalError as error:
+            if error.args[0] != INVALID_CERTIFICATE:
+                raise
+            return False  # the moment was over before the server looked
+        return True
+
+
+def certified(authority: Authority, directory: Path, place: Path) -> None:
+    """Put a server's certificate in its place; MySQL wants the authority behind it, too."""
+    shutil.copy(authority.file, place / "ca.pem")
+    for file in ("server.pem", "server.key"):
+        shutil.copy(directory / file, place / file)
 
 
 def into_postgres(directory: Path, server: PostgreSQLServer) -> Path:
@@ -137,9 +166,12 @@ def doors(tmp_path: Path, new_mariadb: NewMariaDB, new_postgresql: NewPostgreSQL
     for number, base in enumerate((SOURCE_OPTIONS, REPLICA_OPTIONS), start=1):
         place = tmp_path / f"server-{number}"
         place.mkdir()
-        for file in ("server.pem", "server.key"):
-            shutil.copy(tmp_path / file, place / file)
-        files = {"ssl_cert": str(place / "server.pem"), "ssl_key": str(place / "server.key")}
+        certified(authority, tmp_path, place)
+        files = {
+            "ssl_ca": str(place / "ca.pem"),
+            "ssl_cert": str(place / "server.pem"),
+            "ssl_key": str(place / "server.key"),
+        }
         made.append(new_mariadb({**base, **files}, server_id=number))
     analytics = new_postgresql()
     by_tls_alone(tmp_path, analytics)
@@ -230,7 +262,7 @@ def test_whoever_cannot_be_verified_is_refused_with_one_clear_error(
     for server in programs:
         refused(server, "certificate", SSL_CA=str(stranger.file))
         refused(server, "localhost", HOST="localhost")
-        doors.certify(server, doors.authority, expired=True)
+        doors.expire(server)
         libpq = server == "POSTGRES_ANALYTICS"  # which does not say what is wrong with it
         refused(server, "certificate" if libpq else "expired")
         doors.certify(server, stranger)

@@ -114,6 +114,31 @@ def test_a_table_that_is_renamed_for_good_takes_everything_along(
     tables.assert_same("t", "x")
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["at once", "after a restart"])
+@pytest.mark.parametrize(
+    "change",
+    ["ADD c int DEFAULT 4", "ADD COLUMN c datetime DEFAULT CURRENT_TIMESTAMP, DROP COLUMN v"],
+    ids=["in place", "by a reload"],
+)
+def test_a_table_that_changes_as_it_is_renamed_takes_its_views_along(
+    replica: Replica, tables: Harness, change: str, *, restarted: bool
+) -> None:
+    oid = _oid(tables, "t")
+    replica.ddl(f"ALTER TABLE t RENAME x, {change}")
+    replica.streams("x")
+    replica.commit("INSERT INTO x (id) VALUES (3)", "DELETE FROM x WHERE id = 1")
+    if restarted:
+        tables.catch_up_to_position()
+        tables.restart()
+    tables.catch_up()
+    tables.assert_same("u")
+    assert (_oid(tables, "t"), _oid(tables, "x")) == (None, oid)
+    assert tables.raw.query("SELECT id FROM public.of_t ORDER BY id") == [(2,), (3,)]
+    replica.commit("INSERT INTO x (id) VALUES (4)")
+    tables.catch_up()
+    assert tables.raw.query("SELECT id FROM public.of_t ORDER BY id") == [(2,), (3,), (4,)]
+
+
 SWAPS = {
     "a swap": ["RENAME TABLE t TO tmp, u TO t, tmp TO u"],
     "a swap in three": ["RENAME TABLE t TO tmp", "RENAME TABLE u TO t", "RENAME TABLE tmp TO u"],

@@ -1,35 +1,33 @@
-"""What the servers alone make of a backlog of narrow rows, both at once, without us.
+"""What the servers alone make of a backlog, both at once, without us.
 
 The least that a pipeline over these servers pays: native replication carries the backlog to a
 replica server of its own, which logs it as ours does, while PostgreSQL takes the same rows, made
 before, by COPY into a table like `raw`'s, in one transaction. Neither waits for the other, and
-nothing is decoded, folded or tracked. The later of the two ends the clock. The COPY is a binary
-one, the cheapest way that PostgreSQL has to take a row (the loader's is text).
+nothing is decoded, folded or tracked; both daemons stand still. The later of the two ends the
+clock. The COPY is a binary one, the cheapest way that PostgreSQL has to take a row (the loader's
+is text); its bytes are what `raw` has of the backlog, which the daemons have carried before.
 """
 
 from __future__ import annotations
 
-import struct
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from threading import Thread
 from typing import Any
+
+from psycopg import sql
 
 from bench import practice
 from bench.rig import SIZES, Rig, cpu_seconds
 from replicator.sandbox.servers import REPLICA_OPTIONS, MariaDBServer
 
-_ROWS_A_BLOCK = 4_000
-_FIRST_DAY = (date(2024, 1, 1) - date(2000, 1, 1)).days  # as PostgreSQL counts them
-_STAMP = struct.pack("!iq", 8, _FIRST_DAY * 86_400_000_000)
-_HEAD, _TAIL = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
-_FIELDS = struct.Struct("!h iq iq ii id i")
-_COLUMNS = '"PayNum", "PatNum", "PayDate", "PayAmt", "PayNote", _source_ts'
+_ROWS_A_BLOCK = 1_000
+_TABLES = {practice.WIDE: "PatNum", practice.NARROW: "PayNum"}
+"""The practice's tables and their keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Alone:
 
 
 class Floor:
-    """A replica that replicates by itself, and a table like `raw.payment_like`."""
+    """A replica that replicates by itself, and tables like those of `raw`."""
 
     def __init__(self, rig: Rig, native: MariaDBServer, session: Any, analytics: Any) -> None:
         self._rig = rig
@@ -49,9 +47,8 @@ class Floor:
         self._file, self._offset = rig.sandbox.source_db.binlog_end()
         self._follow()
         self._analytics.execute("CREATE SCHEMA floor")
-        self._analytics.execute(
-            f"CREATE TABLE floor.{practice.NARROW} (LIKE raw.{practice.NARROW} INCLUDING ALL)"
-        )
+        for table in _TABLES:
+            self._analytics.execute(f"CREATE TABLE floor.{table} (LIKE raw.{table} INCLUDING ALL)")
 
     def _follow(self) -> None:
         """Let the native replica begin where the source stands, with both tables as empty."""
@@ -76,35 +73,56 @@ class Floor:
         self._run(f"SELECT MASTER_POS_WAIT('{file}', {offset}, 120)")
         self._run("STOP SLAVE")
 
-    def timed(self, rows: int, first: int) -> Alone:
-        """Both servers take the rows: one from the source's binlog, one by COPY."""
-        blocks = list(_blocks(rows, first))
+    def timed(self, table: str, rows: int, first: int) -> Alone:
+        """Both servers take these rows of `raw`: one from the source's binlog, one by COPY."""
+        columns = self._columns(table)
+        blocks = self._blocks(table, columns, first)
         self._analytics.execute("CHECKPOINT")
         before = self._cpu()
-        copying = Thread(target=self._copy, args=(blocks,))
+        copying = Thread(target=self._copy, args=(table, columns, blocks))
         began = time.perf_counter()
         copying.start()
         self.catch_up()
         copying.join()
         seconds = time.perf_counter() - began
         spent = {name: used - before[name] for name, used in self._cpu().items()}
-        self._check(rows, first)
-        self._analytics.execute(f"DELETE FROM floor.{practice.NARROW}")
-        self._analytics.execute(f"VACUUM floor.{practice.NARROW}")
+        self._check(table, rows, first)
+        self._analytics.execute(f"DELETE FROM floor.{table}")
+        self._analytics.execute(f"VACUUM floor.{table}")
         return Alone(seconds, spent)
 
-    def _copy(self, blocks: list[bytes]) -> None:
-        statement = f"COPY floor.{practice.NARROW} ({_COLUMNS}) FROM STDIN (FORMAT binary)"
+    def _columns(self, table: str) -> sql.Composed:
+        """All that the loader writes; `_loaded_at` has its default, as with the loader."""
+        found = self._analytics.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
+            " AND NOT attisdropped AND attname <> '_loaded_at' ORDER BY attnum",
+            [f"raw.{table}"],
+        )
+        return sql.SQL(", ").join(sql.Identifier(name) for (name,) in found)
+
+    def _blocks(self, table: str, columns: sql.Composed, first: int) -> list[bytes]:
+        """The rows from `first` on as binary COPY takes them."""
+        rows = sql.SQL("COPY (SELECT {} FROM raw.{} WHERE {} >= {}) TO STDOUT (FORMAT binary)")
+        key = sql.Identifier(_TABLES[table])
+        asked = rows.format(columns, sql.Identifier(table), key, sql.Literal(first))
+        with self._analytics.cursor() as cursor, cursor.copy(asked) as copy:
+            found = list(map(bytes, copy))
+        some = range(0, len(found), _ROWS_A_BLOCK)
+        return [b"".join(found[start : start + _ROWS_A_BLOCK]) for start in some]
+
+    def _copy(self, table: str, columns: sql.Composed, blocks: list[bytes]) -> None:
+        into = sql.SQL("COPY floor.{} ({}) FROM STDIN (FORMAT binary)")
+        statement = into.format(sql.Identifier(table), columns)
         with self._analytics.cursor() as cursor, cursor.copy(statement) as copy:
             for block in blocks:
                 copy.write(block)
 
-    def _check(self, rows: int, first: int) -> None:
+    def _check(self, table: str, rows: int, first: int) -> None:
         """Neither was fast by leaving something out."""
-        count = f"SELECT COUNT(*) FROM {{}}{practice.NARROW}"
+        count = f"SELECT COUNT(*) FROM {{}}{table}"
         [(copied,)] = self._analytics.execute(count.format("floor.")).fetchall()
         with self._session.cursor() as cursor:
-            cursor.execute(f"{count.format('')} WHERE PayNum >= {first}")
+            cursor.execute(f"{count.format('')} WHERE {_TABLES[table]} >= {first}")
             [(replicated,)] = cursor.fetchall()
         if not copied == replicated == rows:
             raise RuntimeError(f"{copied} rows copied and {replicated} replicated, not {rows}")
@@ -133,18 +151,3 @@ def floor(rig: Rig) -> Iterator[Floor]:
         database = rig.sandbox.analytics_db.name
         analytics = stack.enter_context(closing(rig.sandbox.analytics.connect(database=database)))
         yield Floor(rig, native, session, analytics)
-
-
-def _blocks(rows: int, first: int) -> Iterator[bytes]:
-    """The rows of `practice.load_narrow` as binary COPY takes them."""
-    yield _HEAD
-    for start in range(first, first + rows, _ROWS_A_BLOCK):
-        yield b"".join(map(_row, range(start, min(start + _ROWS_A_BLOCK, first + rows))))
-    yield _TAIL
-
-
-def _row(key: int) -> bytes:
-    note = b"note %d" % key
-    amount, day = key % 20000 / 100, _FIRST_DAY + key % 900
-    head = _FIELDS.pack(6, 8, key, 8, key % 977, 4, day, 8, amount, len(note))
-    return head + note + _STAMP

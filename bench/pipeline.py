@@ -6,31 +6,42 @@ stands at the source's end. Three backlogs: wide rows and narrow rows in bulk, a
 of one row. Rounds are interleaved; what a round wrote stays, so later ones meet fuller tables.
 After the last one both sides must have the same number of rows.
 
-Before the daemons go on, the servers alone take the narrow backlog (`bench.floor`): what that
-takes on the same processors no pipeline goes below.
+Behind a backlog in bulk the daemons are held again, and the servers alone take the same rows
+(`bench.floor`): what that takes on the same processors no pipeline goes below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from bench import practice
-from bench.floor import Alone, Floor, floor
+from bench.floor import Alone, floor
 from bench.measure import Result, described, rounds
 from bench.rig import LEGS, PINNING, Rig, Spent
 
 
+class Write(Protocol):
+    """Writes a backlog."""
+
+    def __call__(self, connection: Any, first: int) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """`write(connection, first)` writes `units` units whose keys begin at `first`."""
+    """`write(connection, first)` writes `units` units whose keys begin at `first`.
+
+    `alone`: the servers alone take it, too, rows of that table.
+    """
 
     bench: str
     unit: str
     units: int
-    write: Callable[[Any, int], None]
+    write: Write
+    alone: str = ""
 
 
 _WIDE_ROWS, _NARROW_ROWS = 160_000, 600_000
@@ -42,12 +53,14 @@ BACKLOGS = (
         "rows",
         _WIDE_ROWS,
         lambda connection, first: practice.load_wide(connection, _WIDE_ROWS, first),
+        practice.WIDE,
     ),
     Backlog(
         "pipeline_narrow_rows_s",
         "rows",
         _NARROW_ROWS,
         lambda connection, first: practice.load_narrow(connection, _NARROW_ROWS, first),
+        practice.NARROW,
     ),
     Backlog(
         "pipeline_oltp_trx_s",
@@ -57,13 +70,12 @@ BACKLOGS = (
     ),
 )
 _KEYS_A_ROUND = 1_000_000
-_WITH_FLOOR = "pipeline_narrow_rows_s"
 
 
 def run() -> Iterator[Result]:
-    """The three figures, and the floor below one; servers of their own are started and stopped."""
+    """The three figures, and the floors below; servers of their own are started and stopped."""
     found: dict[str, list[Spent]] = {backlog.bench: [] for backlog in BACKLOGS}
-    alone: list[Alone] = []
+    alone: dict[str, list[Alone]] = {backlog.bench: [] for backlog in BACKLOGS}
     with Rig() as rig:
         with closing(rig.connect()) as connection:
             practice.create(connection)
@@ -72,31 +84,21 @@ def run() -> Iterator[Result]:
             for turn in range(rounds()):
                 for number, backlog in enumerate(BACKLOGS):
                     first = 1 + (turn * len(BACKLOGS) + number) * _KEYS_A_ROUND
-                    write = _writing(backlog, first, below, alone)
-                    found[backlog.bench].append(rig.catch_up(write))
+                    below.catch_up()
+                    found[backlog.bench].append(rig.catch_up(partial(backlog.write, first=first)))
+                    if backlog.alone:
+                        with rig.held():
+                            spent = below.timed(backlog.alone, backlog.units, first)
+                        alone[backlog.bench].append(spent)
         for table in (practice.WIDE, practice.NARROW):
             source, raw = rig.count(table)
             if source != raw:
                 raise RuntimeError(f"{table}: {source} rows on the source, {raw} in raw")
     for backlog in BACKLOGS:
         yield _result(backlog, found[backlog.bench])
-    yield _floor_result(alone)
-
-
-def _writing(
-    backlog: Backlog, first: int, below: Floor, alone: list[Alone]
-) -> Callable[[Any], None]:
-    """What fills the source while the daemons are held; the narrow rows meet the floor, too."""
-
-    def write(connection: Any) -> None:
-        if backlog.bench != _WITH_FLOOR:
-            backlog.write(connection, first)
-            return
-        below.catch_up()
-        backlog.write(connection, first)
-        alone.append(below.timed(backlog.units, first))
-
-    return write
+    for backlog in BACKLOGS:
+        if backlog.alone:
+            yield _alone_result(backlog, alone[backlog.bench])
 
 
 def _result(backlog: Backlog, found: list[Spent]) -> Result:
@@ -116,15 +118,14 @@ def _result(backlog: Backlog, found: list[Spent]) -> Result:
     )
 
 
-def _floor_result(alone: list[Alone]) -> Result:
-    [units] = [backlog.units for backlog in BACKLOGS if backlog.bench == _WITH_FLOOR]
+def _alone_result(backlog: Backlog, alone: list[Alone]) -> Result:
     middle = sorted(alone, key=lambda one: one.seconds)[len(alone) // 2]
     return Result(
-        "servers_alone_narrow_rows_s",
-        round(units / middle.seconds),
+        backlog.bench.replace("pipeline", "servers_alone"),
+        round(backlog.units / middle.seconds),
         details={
             "unit": "rows",
-            "all_rates": [round(units / one.seconds) for one in alone],
+            "all_rates": [round(backlog.units / one.seconds) for one in alone],
             "cpu_seconds": {name: round(spent, 2) for name, spent in middle.cpu.items()},
             "pinning": PINNING,
         },

@@ -16,6 +16,7 @@ import structlog
 import typer
 
 from config import failpoints
+from config.allocation import keep_freed_memory
 from config.connections import connect_mysql, connect_postgres
 from config.control import Control
 from config.daemon import asked_by_signals, run
@@ -76,6 +77,7 @@ def run_command(
         settings = load_settings(env_file, leg="loader")
         configure_logging(settings.log_level, settings.log_format)
         failpoints.arm(os.environ)
+        keep_freed_memory()
         try:
             _serve(settings, env_file)
         except ReplicatorError as error:

@@ -31,7 +31,7 @@ from loader.replica import SourceMark
 from loader.rows import TablePlan
 from loader.schema import RawTable
 from loader.tracking import Offset
-from loader.values import NULL
+from loader.values import stamp_text
 from loader.writer import Action, Writer
 from replicator.binlog.position import BinlogPosition, ReplicaPosition, SourcePosition
 
@@ -144,9 +144,9 @@ class Ledger:
         if not table.wants(plan) or self.is_behind_watermark(table):
             return
         table.seen_at = now
-        stamp = self.offset.source_ts
+        stamp = stamp_text(self.offset.source_ts)
         watched = (table.loading or plan.table in self._watched) and may_be_unheld(plan)
-        if self._batch.fold(plan, events, stamp.encode() if stamp else NULL, now, watched=watched):
+        if self._batch.fold(plan, events, stamp, now, watched=watched):
             self._watched.add(plan.table)
 
     def end_transaction(self, position: BinlogPosition, gtid: str, now: float) -> None:

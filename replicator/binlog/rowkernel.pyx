@@ -651,15 +651,25 @@ fill_pairs()
 def binlog_statement(list events not None):
     """The SQL statement that applies these events, in order; as `batch.binlog_statement`."""
     cdef bytes joined = events[0] if len(events) == 1 else b"".join(events)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(joined), made = (size + 2) // 3 * 4
-    cdef bytes statement = PyBytes_FromStringAndSize(NULL, made + 9)
-    cdef u8 *to = <u8 *>PyBytes_AS_STRING(statement)
-    cdef const u8 *data = <const u8 *>PyBytes_AS_STRING(joined)
-    memcpy(to, <const char *>b"BINLOG '", 8)
-    to[made + 8] = c"'"
+    return in_base64(joined, 0, PyBytes_GET_SIZE(joined), b"BINLOG '", b"'")
+
+
+def in_base64(
+    bytes data not None, Py_ssize_t start, Py_ssize_t end, bytes head not None, bytes tail not None
+):
+    """`head`, then what `data` holds from `start` to `end` in base64, then `tail`."""
+    if start < 0 or end < start or end > PyBytes_GET_SIZE(data):
+        raise IndexError("outside the data")
+    cdef Py_ssize_t size = end - start, before = PyBytes_GET_SIZE(head)
+    cdef Py_ssize_t made = (size + 2) // 3 * 4
+    cdef bytes whole = PyBytes_FromStringAndSize(NULL, before + made + PyBytes_GET_SIZE(tail))
+    cdef u8 *to = <u8 *>PyBytes_AS_STRING(whole)
+    cdef const u8 *at = <const u8 *>PyBytes_AS_STRING(data) + start
+    memcpy(to, PyBytes_AS_STRING(head), before)
+    memcpy(to + before + made, PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
     with nogil:
-        base64(data, size, to + 8)
-    return statement
+        base64(at, size, to + before)
+    return whole
 
 
 cdef void base64(const u8 *data, Py_ssize_t size, u8 *to) noexcept nogil:

@@ -15,6 +15,7 @@ import structlog
 from rich.console import Console
 
 from config import failpoints
+from config.allocation import keep_freed_memory
 from config.control import Control
 from config.daemon import asked_by_signals, run
 from config.errors import ReplicatorError
@@ -38,6 +39,7 @@ def run_replicator(env_file: Path) -> None:
     settings = load_settings(env_file, leg="replicator")
     configure_logging(settings.log_level, settings.log_format)
     failpoints.arm(os.environ)
+    keep_freed_memory()
     rules = load_table_rules(settings.tables_file)
     service = ServiceManager.from_environment()
     try:

@@ -5,8 +5,12 @@ The oracle is the server's own SELECT; the drivers turn both sides into Python v
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
+from loader.values import stamp_text
+from replicator.sandbox.databases import PostgresDatabase
 from tests.fix_servers import family
 
 from .conftest import Harness, Replica
@@ -187,3 +191,18 @@ def test_bytes_that_are_not_text_are_kept_aside(replica: Replica, harness: Harne
     replica.commit("INSERT INTO t VALUES (2, X'8182', X'C3')")
     harness.catch_up()
     assert harness.raw.query("SELECT id, v FROM raw.t ORDER BY id") == [(1, "Ã("), (2, "\x81‚")]
+
+
+@pytest.mark.parametrize("moment", ["2026-11-23 19:45:37+00", "1970-01-01 00:00:00.000001+00"])
+@pytest.mark.parametrize("style", ["ISO, MDY", "SQL, DMY", "German", "Postgres, YMD"])
+def test_a_source_time_is_the_same_however_it_is_spelled(
+    analytics_db: PostgresDatabase, moment: str, style: str
+) -> None:
+    with closing(analytics_db.connect()) as connection:
+        connection.execute("SELECT set_config('DateStyle', %s, false)", [style])
+        connection.execute("SET TimeZone = 'America/New_York'")
+        found = connection.execute(
+            "SELECT %s::text::timestamptz = %s::text::timestamptz",
+            [stamp_text(moment).decode(), moment],
+        ).fetchone()
+    assert found == (True,)

@@ -232,3 +232,19 @@ def test_every_single_byte_set_has_its_256_places() -> None:
         table = charsets.single_byte_table(name)
         assert len(table) == 256
         assert codecs.charmap_decode(b"Abc", "strict", table)[0] == "Abc"
+
+
+@pytest.mark.parametrize(
+    ("moment", "stamp"),
+    [
+        ("2026-11-23 19:45:37+00", b"20261123 194537Z"),
+        ("2026-11-23 00:00:00.000001+00", b"20261123 000000.000001Z"),
+        ("2026-11-23 19:45:37", b"2026-11-23 19:45:37"),
+        ("12026-11-23 19:45:37+00", b"12026-11-23 19:45:37+00"),
+        (None, values.NULL),
+    ],
+)
+def test_a_source_time_is_written_as_postgresql_reads_it_fastest(
+    moment: str | None, stamp: bytes
+) -> None:
+    assert values.stamp_text(moment) == stamp

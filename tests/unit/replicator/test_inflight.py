@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+
 import pymysql
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from config.errors import Halt
-from replicator.delivery import Delivery
+from replicator.delivery import Delivery, in_base64, in_base64_python
 from replicator.inflight import InFlight
 
 FAILED = pymysql.IntegrityError(1062, "there already")
@@ -154,3 +158,30 @@ def test_mysql_gets_all_events_in_the_statement() -> None:
     [(command, statement)] = Delivery(server).commands(bytes(60_000))
     assert (command, statement[:8], len(statement)) == (3, b"BINLOG '", 80_009)
     assert server.prepared == []
+
+
+@given(st.binary(max_size=200), st.data())
+def test_any_part_of_the_events_is_base64_between_its_ends(
+    events: bytes, chosen: st.DataObject
+) -> None:
+    start = chosen.draw(st.integers(0, len(events)))
+    end = chosen.draw(st.integers(start, len(events)))
+    wanted = b"<" + base64.b64encode(events[start:end]) + b"/>"
+    assert in_base64(events, start, end, b"<", b"/>") == wanted
+    assert in_base64_python(events, start, end, b"<", b"/>") == wanted
+
+
+@pytest.mark.skipif(in_base64 is in_base64_python, reason="built without a compiler")
+@pytest.mark.parametrize(("start", "end"), [(-1, 2), (3, 2), (0, 4), (4, 4)])
+def test_nothing_beside_the_events_is_read(start: int, end: int) -> None:
+    with pytest.raises(IndexError):
+        in_base64(b"abc", start, end, b"", b"")
+
+
+def test_both_variables_hold_the_events_without_padding_in_between() -> None:
+    events = bytes(range(256)) * 160 + b"ended"
+    commands = Delivery(Server("5.5.5-10.11.6-MariaDB")).commands(events)
+    texts = [content[13 + 9 :] for _, content in commands[:2]]
+    lengths = [int.from_bytes(content[14:22], "little") for _, content in commands[:2]]
+    assert lengths == [len(text) for text in texts]
+    assert base64.b64decode(b"".join(texts), validate=True) == events

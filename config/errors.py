@@ -223,7 +223,7 @@ _LIBPQ_LOST = re.compile(
     r"refused|timeout|timed out|time-out|could not translate|could not receive|could not send"
     r"|closed|unexpectedly|reset by peer|unreachable|no route|not known|name resolution"
     r"|lost|Broken pipe|consuming input failed|sending query failed|No such file"
-    r"|no connection to the server|terminating connection|pipeline aborted"
+    r"|no connection to the server|terminating connection|pipeline aborted|exit pipeline mode"
     r"|expected authentication request|received invalid|cannot allocate memory",
     re.IGNORECASE,
 )

@@ -75,6 +75,7 @@ class Batch:
         fold = self.tables.get(plan.table)
         if fold is None:
             fold = self.tables[plan.table] = self._make(plan)
+            self.bytes += plan.held_bytes
         elif fold.plan is not plan:
             raise ValueError("a batch holds a table under one plan only")
         before, unheld = fold.held_bytes, len(fold.unwritable)

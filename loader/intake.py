@@ -19,12 +19,12 @@ from loader.decoder import best_decoder
 from loader.lifecycle import Table, Tables
 from loader.masking import Masker
 from loader.notices import NoticeReader, Notices
-from loader.rows import TablePlan, plan_for
+from loader.rows import COLUMN_BYTES, KEPT_COLUMNS, TablePlan, plan_for
 from loader.tracking import STREAMING
 from replicator.binlog.events import HEADER_LENGTH, TableMap
 
-KEPT_PLANS = 2048
-"""Table maps whose plan is kept: a table has one for each shape, and each id, that it had."""
+KEPT_BYTES = KEPT_COLUMNS * COLUMN_BYTES
+"""Of plans, and of the table maps that they are found by: a table has one for each id it had."""
 
 Take = Callable[[bytes], None]
 
@@ -60,6 +60,7 @@ class Intake:
         self._plans: dict[tuple[str, bytes], TablePlan] = {}
         self._known: dict[bytes, TablePlan | None] = {}
         """By whole table map; None where the table is none of ours."""
+        self._held = 0
         self._last: TableMap | None = None
         self._take: Take = _ignore
         self.open = Transaction()
@@ -68,9 +69,6 @@ class Intake:
         """A new transaction; the one before it."""
         before, self.open = self.open, Transaction()
         self._last = None
-        if len(self._known) > KEPT_PLANS:
-            self._known.clear()
-            self._plans.clear()
         return before
 
     def let_go(self, *, for_good: bool = False) -> None:
@@ -100,8 +98,11 @@ class Intake:
         table = self._tables.by_name.get(table_map.table)
         if transaction.let_go or table is None or not (table.loading or table.state == STREAMING):
             return _ignore
-        held = transaction.events.setdefault(table.name, (plan, []))
-        if held[0] is not plan:
+        held = transaction.events.get(table.name)
+        if held is None:
+            held = transaction.events[table.name] = (plan, [])
+            transaction.bytes += plan.held_bytes
+        elif held[0] is not plan:
             raise UnknownEvent(
                 f"one transaction on the replica holds rows of table {table.name} in two shapes",
                 hint=f"Reload the table: replicator resync {table.name}",
@@ -131,8 +132,20 @@ class Intake:
         ours = table_map.database == self._database and (
             table_map.table in rep.NOTICE_TABLES or self._rules.carries(table_map.table)
         )
+        self._make_room()
         plan = self._known[raw] = self._plan_of(table_map) if ours else None
+        self._held += len(raw)
         return plan
+
+    def _make_room(self) -> None:
+        """Forget all plans when they are too many; not those that rows wait for.
+
+        These are few: what their plans take counts as the transaction's, which is let go.
+        """
+        if self._held > KEPT_BYTES and not self.open.events:
+            self._known.clear()
+            self._plans.clear()
+            self._held = 0
 
     def _plan_of(self, table_map: TableMap) -> TablePlan:
         # The table id, the first six bytes, changes whenever the server reopens the table.
@@ -140,6 +153,7 @@ class Intake:
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = plan_for(table_map, self._masker.schema)
+            self._held += plan.held_bytes
         return plan
 
 

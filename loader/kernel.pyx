@@ -49,7 +49,7 @@ cdef Py_ssize_t BODY = 19 + 8
 """Bytes of a rows event's header: the common one, the table id and the flags."""
 cdef Py_ssize_t KEPT_ROOM = 1 << 20
 """A larger buffer is given back after the event that needed it."""
-cdef int KEPT_PLANS = 512
+cdef Py_ssize_t KEPT_COLUMNS = rows.KEPT_COLUMNS
 
 # What becomes of a masked column's text once it is written.
 cdef enum:
@@ -701,6 +701,7 @@ cdef class KernelDecoder:
     """The compiled `RowDecoder`."""
 
     cdef dict _plans
+    cdef Py_ssize_t _held  # their columns
     cdef CompiledPlan _last
     cdef Text _old
     cdef Text _new
@@ -748,9 +749,12 @@ cdef class KernelDecoder:
             return found
         found = self._plans.get(id(plan))
         if found is None:
-            if len(self._plans) >= KEPT_PLANS:
+            found = CompiledPlan(plan)  # keeps the plan, and so its id
+            self._held += found.width
+            if self._held > KEPT_COLUMNS:
                 self._plans.clear()
-            found = self._plans[id(plan)] = CompiledPlan(plan)  # keeps the plan, and so its id
+                self._held = found.width
+            self._plans[id(plan)] = found
         self._last = found
         return found
 

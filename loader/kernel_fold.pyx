@@ -106,17 +106,24 @@ cdef int grow(void **data, Py_ssize_t *room, Py_ssize_t wanted, Py_ssize_t width
 
 
 cdef dict plans = {}
-cdef Py_ssize_t KEPT_PLANS = 512
+cdef Py_ssize_t held = 0  # their columns
+cdef Py_ssize_t KEPT_COLUMNS = rows.KEPT_COLUMNS
 
 
 cdef CompiledPlan compiled(plan):
     """A plan's compiled form, which keeps the plan, and so its id."""
+    global held
+    cdef CompiledPlan made
     found = plans.get(id(plan))
-    if found is None:
-        if len(plans) >= KEPT_PLANS:
-            plans.clear()
-        found = plans[id(plan)] = CompiledPlan(plan)
-    return found
+    if found is not None:
+        return found
+    made = CompiledPlan(plan)
+    held += made.width
+    if held > KEPT_COLUMNS:
+        plans.clear()
+        held = made.width
+    plans[id(plan)] = made
+    return made
 
 
 @cython.final

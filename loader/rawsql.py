@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from psycopg import sql
 
@@ -62,7 +63,10 @@ class Stage:
 
 
 class Statements:
-    """The SQL of one table under one plan; composed once, prepared by the server."""
+    """The SQL of one table under one plan; composed once, when it is first needed.
+
+    Of a wide table each is long, and few tables ever need more than two or three.
+    """
 
     def __init__(self, connection: PostgresConnection, target: Target, shape: RawTable) -> None:
         self.shape = shape
@@ -80,20 +84,60 @@ class Statements:
         self.states = Stage(
             helper_name(f"{STAGE}touched_", target.table), self._state, target.touched
         )
-        self.upsert = self._text(self._upsert())
-        self.delete = self._text(self._mark() if shape.soft else self._delete())
-        self.erase = self._text(self._delete())
-        self.touch = self._text(self._touch(self._touched_again(spelled_safely)))
-        self.touch_erased = self._text(self._touch(_excluded(map(spelled_safely, self._state[1:]))))
-        self.touch_name = self._text(
+
+    @cached_property
+    def upsert(self) -> bytes:
+        """Write one row, of a new key or a known one; as parameters, as the next five."""
+        return self._text(self._upsert())
+
+    @cached_property
+    def delete(self) -> bytes:
+        """Let a key have no row, or a marked one."""
+        return self._text(self._mark() if self.shape.soft else self._delete())
+
+    @cached_property
+    def erase(self) -> bytes:
+        """Let a key have no row."""
+        return self._text(self._delete())
+
+    @cached_property
+    def touch(self) -> bytes:
+        """Record a key's last state in the touched table."""
+        return self._text(self._touch(self._touched_again(spelled_safely)))
+
+    @cached_property
+    def touch_erased(self) -> bytes:
+        """Record there that a key has no row."""
+        return self._text(self._touch(_excluded(map(spelled_safely, self._state[1:]))))
+
+    @cached_property
+    def touch_name(self) -> bytes:
+        """Record there a key that only has a name."""
+        return self._text(
             sql.SQL(
                 "INSERT INTO {} (_key, _deleted) VALUES (%s, true) ON CONFLICT DO NOTHING"
             ).format(self._safe_touched)
         )
-        self.copy = self._text(_copy(self._table, self._row))
-        self.staged_upsert = self._text(self._staged_upsert())
-        self.staged_delete = self._text(self._staged_delete())
-        self.staged_touch = self._text(self._staged_touch())
+
+    @cached_property
+    def copy(self) -> bytes:
+        """COPY straight into the raw table."""
+        return self._text(_copy(self._table, self._row))
+
+    @cached_property
+    def staged_upsert(self) -> bytes:
+        """What `upsert` does, with all staged rows; likewise the next two."""
+        return self._text(self._staged_upsert())
+
+    @cached_property
+    def staged_delete(self) -> bytes:
+        """What `delete` does."""
+        return self._text(self._staged_delete())
+
+    @cached_property
+    def staged_touch(self) -> bytes:
+        """What `touch` does."""
+        return self._text(self._staged_touch())
 
     def _text(self, statement: sql.Composed) -> bytes:
         return statement.as_bytes(self._render)

@@ -23,6 +23,11 @@ from loader.values import NULL, Faults, ValueFault
 from replicator.binlog.events import HEADER_LENGTH, TableMap, read_lenenc
 from replicator.binlog.schema import TableSchema, schema_from_table_map
 
+COLUMN_BYTES = 1 << 10
+"""What a plan takes for each of its columns, with what is made of it."""
+KEPT_COLUMNS = 16_000
+"""Of all plans together that a cache keeps: some hundreds of tables."""
+
 INSERT, UPDATE, DELETE = 0, 1, 2
 _OPERATIONS = {23: INSERT, 24: UPDATE, 25: DELETE, 30: INSERT, 31: UPDATE, 32: DELETE}
 
@@ -60,6 +65,16 @@ class TablePlan:
     def table(self) -> str:
         """The table's name on the replica."""
         return self.schema.name
+
+    @property
+    def width(self) -> int:
+        """Columns of the row image."""
+        return len(self.skips)
+
+    @property
+    def held_bytes(self) -> int:
+        """Roughly what it takes to hold it."""
+        return len(self.skips) * COLUMN_BYTES
 
     @property
     def key_columns(self) -> tuple[str, ...]:

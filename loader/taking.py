@@ -98,6 +98,7 @@ class Taker:
     def _take_many(self) -> None:
         """The open transaction holds many rows."""
         if self._again is not None:
+            self._ledger.make_room(plan for plan, _ in self._intake.open.events.values())
             self._fold(self._intake.open)
             self._intake.let_go()
             self._ledger.relieve()

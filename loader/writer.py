@@ -45,6 +45,7 @@ from loader.quarantine.replaying import Replayer
 from loader.quarantine.unheld import still_there
 from loader.rawsql import Target, create_touched
 from loader.recording import Recorder
+from loader.rows import KEPT_COLUMNS
 from loader.schema import RawTable
 from loader.staging import Stages
 from loader.tracking import LOADING, Offset
@@ -54,7 +55,7 @@ log = structlog.get_logger()
 
 Action = Callable[[PostgresConnection], None]
 KEPT_STATEMENTS = 600
-"""Statements that PostgreSQL keeps prepared for us."""
+"""Statements that PostgreSQL keeps prepared for us, unless they have too many columns."""
 _OPERATIONS = ("insert", "update", "delete")
 Small = list[tuple[FoldWriter, Writable]]
 """Folds that go in one pipeline."""
@@ -80,6 +81,8 @@ class Writer:
         self._liftable: list[tuple[str, str]] = []
         """Tables and names of what was refused in the open transaction because of other rows."""
         connection.prepared_max = KEPT_STATEMENTS
+        self._kept_columns = 0
+        """Of the tables' writers, with what PostgreSQL prepared for them."""
         self._with_exceptions = tracking.tables_with_exceptions(connection)
         self._states = {n: s.state for n, s in tracking.read_statuses(connection).items()}
         self._noted: dict[str, tuple[int, str]] = {}
@@ -211,6 +214,7 @@ class Writer:
 
     def _write_large(self, batch: Batch, offset: Offset) -> Small:
         """Write what goes by COPY; what is left is small."""
+        self._make_room()
         small: Small = []
         for name, fold in batch.tables.items():
             writer = self._prepared(self._tables.get(name), fold, offset)
@@ -236,6 +240,17 @@ class Writer:
 
     def _keep_exceptions(self, fold: AnyFold, offset: Offset) -> None:
         upsert.write_exceptions(self._connection, fold, self._with_exceptions, offset.source)
+
+    def _make_room(self) -> None:
+        """Forget all tables' writers and statements, here and there, when they are too many.
+
+        PostgreSQL takes more for a prepared statement than we do, and neither counts columns.
+        """
+        if self._kept_columns > KEPT_COLUMNS:
+            for table in self._tables.by_name.values():
+                table.writer = None
+            self._connection.execute("DEALLOCATE ALL")  # psycopg sees it, and forgets them too
+            self._kept_columns = 0
 
     def _prepared(self, table: Table, fold: AnyFold, offset: Offset) -> FoldWriter | None:
         """The writer for a table's present plan and target, its tables brought into shape."""
@@ -265,6 +280,7 @@ class Writer:
             recorder=self._recorder(table, target, shape, keeping_of(plan.schema), offset),
         )
         table.writer = (plan, target, writer)
+        self._kept_columns += plan.width
         return writer
 
     def _recorder(

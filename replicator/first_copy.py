@@ -11,6 +11,7 @@ thread as news, and it alone writes what the loader sees.
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
@@ -60,7 +61,8 @@ def begin_first_copy(replica: Any, offset: Offset, tables: Sequence[src.SourceTa
     for engine in sorted({t.engine for t in tables} - {"InnoDB"}):
         count = sum(t.engine == engine for t in tables)
         log.info("engine_replaced", engine=engine, tables=count, stored="InnoDB")
-    gone = sorted(set(tracking.table_states(replica)) - {t.name for t in tables})
+    known = set(tracking.table_states(replica)) | _half_made(replica)
+    gone = sorted(known - {t.name for t in tables})
     hidden = sorted(t for t in copy_progress.copy_progresses(replica) if t.startswith("_resync_"))
     for table_name in [*gone, *hidden]:
         execute(replica, f"DROP TABLE IF EXISTS {quote(table_name)}")
@@ -78,6 +80,13 @@ def begin_first_copy(replica: Any, offset: Offset, tables: Sequence[src.SourceTa
     execute(replica, "COMMIT")
     reach("copy.begun")
     log.info("first_copy_started", tables=len(tables), position=str(offset.position))
+
+
+def _half_made(replica: Any) -> set[str]:
+    """Tables that a schema change may have made, which a death has left unnoted."""
+    offset = tracking.read_offset(replica, tracking.MAIN)
+    pending = json.loads(offset.pending_ddl or "{}") if offset is not None else {}
+    return set(pending["signatures"]) if pending.get("what") == "ddl" else set()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,15 @@ does to them can be changed while connections are open, for both directions alik
     dribble      one byte at a time
     delay(s)     every piece waits for s seconds
     cut          reset all connections now; new ones are refused until `pass_on`
+    vanish       what a host does that loses its power: neither side hears of the other any more,
+                 not even an acknowledgement; who connects gets no answer. `pass_on` brings it back
     corrupt(n)   flip one bit of the n-th byte from now that the server sends, or is sent
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import socket
 import struct
 import threading
@@ -27,6 +30,9 @@ NewProxy = Callable[[int], "Proxy"]
 _PIECE = 1 << 16
 _LOOK = 0.02
 """Seconds after which a thread that waits for bytes, or for room, looks what has changed."""
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
+_KEEP_NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+"""A classic BPF program of one instruction, `ret 0` (<linux/filter.h>): drop the segment."""
 
 
 class Proxy:
@@ -40,7 +46,7 @@ class Proxy:
         self._links: set[_Link] = set()
         self.holding = self.deafening = self.dribbling = False
         self.pause = 0.0
-        self._refusing = self._ended = False
+        self._refusing = self._ended = self._vanished = False
         self._spare_bytes: int | None = None
         self._answers = True
         self.corrupted = 0
@@ -55,8 +61,12 @@ class Proxy:
         return int(self._listening.getsockname()[1])
 
     def pass_on(self) -> None:
+        if self._vanished:
+            self.cut()  # a host that is back knows of no connection
+            self._listening.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         with self._lock:
             self.holding = self.deafening = self.dribbling = self._refusing = False
+            self._vanished = False
             self.pause = 0.0
             self._spare_bytes = None
 
@@ -83,6 +93,13 @@ class Proxy:
             links, self._links = self._links, set()
         for link in links:
             link.cut()
+
+    def vanish(self) -> None:
+        with self._lock:
+            self._vanished = True
+            _drop_all(self._listening)
+            for link in self._links:
+                link.vanish()
 
     def close(self) -> None:
         self._ended = True
@@ -131,6 +148,7 @@ class _Link:
         self._proxy = proxy
         self._sides = client, server
         self.gone = threading.Event()
+        self._silent = False
         for side in self._sides:
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             side.settimeout(_LOOK)
@@ -148,6 +166,13 @@ class _Link:
         for thread in self._threads:
             thread.join(timeout=10)
 
+    def vanish(self) -> None:
+        """Both kernels hear nothing any more of ours, which drops whatever they send."""
+        self._silent = True
+        for side in self._sides:
+            with contextlib.suppress(OSError):
+                _drop_all(side)
+
     def _bury(self) -> None:
         for thread in self._threads:
             thread.join()
@@ -162,6 +187,8 @@ class _Link:
                     piece = side.recv(1 if proxy.dribbling else _PIECE)
                 except TimeoutError:
                     continue
+                if self._silent:
+                    self.gone.wait()
                 if not piece:
                     break
                 if proxy.holding or (proxy.deafening and from_server):
@@ -179,6 +206,12 @@ class _Link:
         while left and not self.gone.is_set():
             with contextlib.suppress(TimeoutError):
                 left = left[peer.send(left) :]
+
+
+def _drop_all(listener: socket.socket) -> None:
+    """Let the kernel drop every segment for this socket before it is looked at, or acknowledged."""
+    program = struct.pack("HL", 1, ctypes.addressof(_KEEP_NOTHING))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def _reset(side: socket.socket) -> None:

@@ -112,7 +112,8 @@ def attempt(
 def pipeline(connection: PostgresConnection) -> Iterator[None]:
     """A pipeline that raises the first error, from within or at its end, and logs none.
 
-    psycopg logs what its end raises beside an error from within: that the rest was aborted.
+    psycopg logs what its end raises beside an error from within: that the rest was aborted. And
+    where a connection breaks off it may say only that the pipeline cannot be ended.
     """
     first: psycopg.Error | None = None
     try:
@@ -122,9 +123,16 @@ def pipeline(connection: PostgresConnection) -> Iterator[None]:
             except psycopg.Error as error:
                 first = error
     except psycopg.Error as error:
-        raise first or error from None
+        raise first or _cause(error) from None
     if first is not None:
         raise first
+
+
+def _cause(error: psycopg.Error) -> psycopg.Error:
+    """What a server said before the pipeline could not be ended; else the error itself."""
+    before = error.__context__
+    unsaid = error.sqlstate is None and not isinstance(error, psycopg.errors.PipelineAborted)
+    return before if unsaid and isinstance(before, psycopg.Error) else error
 
 
 def refused(

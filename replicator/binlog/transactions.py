@@ -122,7 +122,10 @@ _IGNORED = frozenset(
 )
 
 _STANDALONE, _PREPARED_XA, _COMPLETED_XA = 1, 64, 128
-_MAX_CACHED_MAPS = 10_000
+_MAX_CACHED_MAPS = 1 << 20
+"""Bytes of table maps that are kept: a table has another one each time that a server opens it."""
+_MAX_NOTED_MAPS = 1000
+"""Table ids that are noted between two transactions, each of which brings all that it needs."""
 _BEGIN = Begin()
 
 
@@ -143,6 +146,7 @@ class TransactionReader:
         """Bytes that an event is longer in its file than here: its checksum."""
         self._maps: dict[int, TableMap] = {}
         self._known_maps: dict[bytes, TableMap] = {}
+        self._known_bytes = 0
         self._committed_us = 0
         self._mariadb = True
         # By plain numbers: comparing with an enum's members one after the other takes longer
@@ -232,9 +236,13 @@ class TransactionReader:
         key = event[ev.HEADER_LENGTH :]
         table_map = self._known_maps.get(key)
         if table_map is None:
-            if len(self._known_maps) >= _MAX_CACHED_MAPS:
+            self._known_bytes += len(key)
+            if self._known_bytes > _MAX_CACHED_MAPS:
                 self._known_maps.clear()
+                self._known_bytes = len(key)
             table_map = self._known_maps[key] = TableMap(event, mariadb=self._mariadb)
+        if len(self._maps) > _MAX_NOTED_MAPS and not self._open:
+            self._maps.clear()
         self._maps[table_map.table_id] = table_map
         return table_map
 
@@ -317,6 +325,7 @@ class TransactionReader:
 
     def _commit(self, event: bytes) -> Commit:
         self._open = self._standalone = False
+        self._maps.clear()
         when = self._committed_us or ev.event_timestamp(event) * 1_000_000
         return Commit(self._position(event), when, self._gtid)
 

@@ -10,7 +10,7 @@ import pytest
 from replicator.sandbox.cluster import Engine
 from tests.faults.trial import SETTINGS, Trial
 from tests.fix_pipeline import Pipeline
-from tests.fix_proxy import NewProxy, Proxy
+from tests.fix_proxy import Proxy
 from tests.fix_servers import Pair
 
 LOG_CHARACTERS = 200_000
@@ -35,8 +35,7 @@ def _trials(
 
     yield kept, make
     for trial in kept.values():
-        trial.__exit__()
-        trial.pipe.close()
+        trial.end()
 
 
 @pytest.fixture
@@ -65,42 +64,24 @@ def trial(
                 print(f"--- {daemon.program}\n{daemon.output[-LOG_CHARACTERS:]}")  # pytest shows it
             for server in broken.pipe.sandbox.servers:
                 print(f"--- {server}\n{server.errors()}")
-            broken.__exit__()
-            broken.pipe.close()
+            broken.end()
 
 
 @pytest.fixture
-def linked(trial: GetTrial, proxy: NewProxy) -> Iterator[Callable[[Engine], Linked]]:
-    """linked("InnoDB"): the four links are source, replica (leg 1), stream (leg 2), analytics."""
-    begun: list[Trial] = []
+def linked(trial: GetTrial) -> Iterator[Callable[[Engine], Linked]]:
+    """linked("InnoDB"): the links stay with the trial, and are whole after each test."""
+    used: list[Trial] = []
 
-    def link(engine: Engine) -> Linked:
+    def get(engine: Engine) -> Linked:
         the = trial(engine)
-        begun.append(the)
-        sandbox = the.pipe.sandbox
-        links = {
-            "source": proxy(sandbox.source.port),
-            "replica": proxy(sandbox.replica.port),
-            "stream": proxy(sandbox.replica.port),
-            "analytics": proxy(sandbox.analytics.port),
-        }
-        ports = {name: str(link.port) for name, link in links.items()}
-        the.reached_by = {
-            "replicator": {
-                "OPENDENTAL_SOURCE_PORT": ports["source"],
-                "MYSQL_REPLICATION_PORT": ports["replica"],
-            },
-            "loader": {
-                "MYSQL_REPLICATION_PORT": ports["stream"],
-                "POSTGRES_ANALYTICS_PORT": ports["analytics"],
-            },
-        }
-        for daemon in the.daemons:  # one that does not find its servers at its start ends
-            the.restart_and_wait(daemon)
-        return the, links
+        used.append(the)
+        if not the.links:
+            the.link()
+            for daemon in the.daemons:
+                the.restart_and_wait(daemon)
+        return the, the.links
 
-    yield link
-    for the in begun:
-        the.reached_by = {}
-        for daemon in the.daemons:
-            the.restart(daemon)
+    yield get
+    for the in used:
+        for link in the.links.values():
+            link.pass_on()

@@ -32,10 +32,6 @@ PIECES = 4
 """Bytes damaged in a test."""
 
 
-def _daemon(the: Trial, link: str) -> Daemon:
-    return the.pipe.replicator if link in ("source", "replica") else the.pipe.loader
-
-
 def _damage(daemon: Daemon, link: Proxy, after: int, *, answers: bool = True) -> None:
     """Damage a byte, and wait until that is done, or nobody is there any more."""
     before = link.corrupted
@@ -138,6 +134,8 @@ def certified(linked: GetLinked, trial: Callable[[Engine], Trial], tmp_path: Pat
                 "MYSQL_REPLICATION_SSL_MODE": "required",
                 "POSTGRES_ANALYTICS_SSL_MODE": "require",
             }
+            for daemon in the.daemons:
+                the.restart_and_wait(daemon)
         return linked(engine)
 
     return link
@@ -158,7 +156,7 @@ def test_a_byte_that_is_damaged_within_tls_is_found(
     the, links = certified("InnoDB")
     the.asked.set()
     dice = random.Random(f"{link}/{seed}")
-    daemon, halts = _daemon(the, link), list[str]()
+    daemon, halts = the.daemon_at(link), list[str]()
     for piece in range(PIECES):
         the.wait_for_work(dice.randint(1, 30))
         _damage(daemon, links[link], dice.randint(0, 2000), answers=piece % 2 == 0)
@@ -177,9 +175,9 @@ def test_a_link_or_a_server_that_ends_within_tls_is_waited_for(certified: GetLin
     the.asked.set()
     with the.unaided():
         for link in LINKS:
-            said = len(_daemon(the, link).output)
+            said = len(the.daemon_at(link).output)
             links[link].cut()
-            wait_for_word(_daemon(the, link), '"retrying"', said)
+            wait_for_word(the.daemon_at(link), '"retrying"', said)
             links[link].pass_on()
             the.wait_for_work(20)
         said = len(the.pipe.loader.output)

@@ -30,7 +30,7 @@ from tests.faults.burden import (
     resident_bytes,
     threads,
 )
-from tests.faults.trial import SETTINGS, Trial
+from tests.faults.trial import MOVERS, SETTINGS, Trial
 from tests.fix_pipeline import Daemon, Pipeline
 from tests.fix_servers import Pair
 from tests.numbers import numbers
@@ -223,8 +223,13 @@ def test_nothing_grows_while_a_practice_works_for_long(soaking: Trial) -> None:
         assert counts[2] <= counts[1] + _SPARE.get(what, 3), (what, counts)
 
 
-_SPARE = {"bytes of the replica's binlog": 2 << 20, f"rows of {REQUEST_TABLE}": KEPT}
-"""How much more there may be in the last third; so many answered requests are kept."""
+_SPARE = {
+    "bytes of the replica's binlog": 2 << 20,
+    f"rows of {REQUEST_TABLE}": KEPT,
+    "rows of etl_copy_again": MOVERS,
+}
+"""How much more there may be in the last third; so many answered requests are kept, and rows that
+move while their table is copied are noted until it is whole: on a busy machine most of them."""
 _RECENTLY = SHORT + timedelta(seconds=EVERY_SECONDS)
 """Requests that were answered within this time are all kept: they grow with what is asked."""
 

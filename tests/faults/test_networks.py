@@ -27,10 +27,6 @@ HEARTBEAT = 5.0
 GetLinked = Callable[[Engine], Linked]
 
 
-def _daemon(the: Trial, link: str) -> Daemon:
-    return the.pipe.replicator if link in ("source", "replica") else the.pipe.loader
-
-
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("seed", range(TIMES))
@@ -41,9 +37,9 @@ def test_a_link_that_is_cut_again_and_again(linked: GetLinked, link: str, seed: 
     the.wait_for_work(10)
     with the.unaided():
         for _ in range(3):
-            said = len(_daemon(the, link).output)
+            said = len(the.daemon_at(link).output)
             links[link].cut()
-            wait_for_word(_daemon(the, link), '"retrying"', said)
+            wait_for_word(the.daemon_at(link), '"retrying"', said)
             links[link].pass_on()
             the.wait_for_work(dice.randint(1, 60))
         the.settle(150)
@@ -56,11 +52,11 @@ def test_a_link_that_is_cut_in_the_middle_of_a_packet(linked: GetLinked, link: s
     the.asked.set()
     with the.unaided():
         for _ in range(2):
-            said = len(_daemon(the, link).output)
+            said = len(the.daemon_at(link).output)
             links[link].dribble()  # a piece that is under way is cut within it
             the.wait_for_work(40)
             links[link].cut()
-            wait_for_word(_daemon(the, link), '"retrying"', said)
+            wait_for_word(the.daemon_at(link), '"retrying"', said)
             links[link].pass_on()
             the.wait_for_work(10)
         the.settle(150)
@@ -74,7 +70,7 @@ def test_a_stream_that_falls_silent_is_noticed(linked: GetLinked, link: str) -> 
     the.wait_for_work(10)
     with the.unaided(), the.at_rest():
         the.pipe.catch_up()
-        daemon, said = _daemon(the, link), len(_daemon(the, link).output)
+        daemon, said = the.daemon_at(link), len(the.daemon_at(link).output)
         links[link].hold()
         wait_for_word(daemon, '"retrying"', said, deadline=HEARTBEAT * 6)
         words = daemon.output[said:]
@@ -99,20 +95,23 @@ def _retries(the: Trial, daemon: Daemon) -> float:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("link", ["replica", "analytics"])
-def test_a_target_that_falls_silent_is_waited_for_until_the_link_is_given_up(
-    linked: GetLinked, link: str
+@pytest.mark.parametrize("hosts", [STREAMS, ("replica", "analytics")], ids=["streams", "targets"])
+def test_a_host_that_vanishes_is_given_up_and_waited_for(
+    linked: GetLinked, hosts: tuple[str, ...]
 ) -> None:
-    """TCP gives it up by itself after half a minute (`config.connections`); here the proxy does."""
+    """Nothing is answered, acknowledged or reset any more; a heartbeat that is missing tells, or
+    TCP after half a minute (`config.connections`)."""
     the, links = linked("InnoDB")
     the.asked.set()
+    the.wait_for_work(10)
     with the.unaided():
-        daemon, said = _daemon(the, link), len(_daemon(the, link).output)
-        links[link].hold()
-        the.wait_for_work(100)
-        links[link].cut()
-        wait_for_word(daemon, '"retrying"', said)
-        links[link].pass_on()
+        said = {link: len(the.daemon_at(link).output) for link in hosts}
+        for link in hosts:
+            links[link].vanish()
+        for link, before in said.items():
+            wait_for_word(the.daemon_at(link), '"retrying"', before, deadline=90)
+        for link in hosts:
+            links[link].pass_on()
         the.settle(150)
 
 
@@ -143,11 +142,11 @@ def test_a_flipped_bit_in_a_binlog_is_found_by_its_checksum(linked: GetLinked, l
     dice = random.Random(link)
     with the.unaided():
         for _ in range(4):
-            said, before = len(_daemon(the, link).output), links[link].corrupted
+            said, before = len(the.daemon_at(link).output), links[link].corrupted
             the.wait_for_work(5)
             with the.at_rest():
                 the.pipe.catch_up()
                 links[link].corrupt(dice.randint(0, 400))
             wait_until(lambda: links[link].corrupted > before, 60, what="a flipped bit")  # noqa: B023
-            wait_for_word(_daemon(the, link), '"retrying"', said)
+            wait_for_word(the.daemon_at(link), '"retrying"', said)
         the.settle(150)

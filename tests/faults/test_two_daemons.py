@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pymysql
 import pytest
 
 from replicator.replica import lock_name
-from replicator.sandbox.cluster import REPLICA_DB
+from replicator.sandbox.cluster import REPLICA_DB, Engine
 from replicator.sandbox.processes import free_port
 from replicator.sandbox.waiting import wait_until
-from tests.faults.conftest import GetTrial
-from tests.faults.trial import Trial
+from tests.faults.conftest import GetTrial, Linked
+from tests.faults.trial import TIMES, Trial
 from tests.fix_pipeline import Daemon
 
 PAIRS = [
     ("apply.before_send", "batch.before_commit"),
     ("resync.recorded", "load.before_commit"),
     ("copy.before_commit", "merge.done"),
-]
+][: 1 + TIMES]
+"""Where they fall asleep. Each takes as long as locks are waited for: more where more is asked."""
 
 
 @contextmanager
@@ -135,6 +136,58 @@ def test_a_daemon_that_slept_while_another_took_over_writes_nothing_and_stands_b
             other.stop()
         the.settle()  # by those who stood by
         assert all(daemon.running for daemon in asleep)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.only_on("mariadb", reason="MySQL sends keep-alives as its system does: after hours")
+def test_a_host_that_vanishes_with_its_daemons_is_succeeded_by_another(
+    linked: Callable[[Engine], Linked],
+) -> None:
+    """Its servers hear no more of it, and hold its locks until they have asked in vain."""
+    the, links = linked("InnoDB")
+    with _keeping_alive(the):
+        for daemon in the.daemons:
+            the.restart_and_wait(daemon)
+        the.settle()
+        with the.at_rest(), _others(the) as others:
+            for link in links.values():
+                link.vanish()
+            for daemon in the.daemons:
+                daemon.kill()
+            for other, word in zip(others, ("streaming", "loader_started"), strict=True):
+                _insist(other, word)
+            for other in others:
+                other.stop()
+        for link in links.values():
+            link.pass_on()
+        for daemon in the.daemons:
+            the.restart_and_wait(daemon)
+        the.settle()
+
+
+@contextmanager
+def _keeping_alive(the: Trial) -> Iterator[None]:
+    """The replica asks soon whether its clients are there; PostgreSQL is told to by the loader."""
+    names = ("tcp_keepalive_time", "tcp_keepalive_interval", "tcp_keepalive_probes")
+    with closing(the.pipe.sandbox.replica.connect()) as root, root.cursor() as cursor:
+        try:
+            for name, value in zip(names, (10, 2, 3), strict=True):
+                cursor.execute(f"SET GLOBAL {name} = {value}")
+            yield
+        finally:
+            for name in names:
+                cursor.execute(f"SET GLOBAL {name} = DEFAULT")
+
+
+def _insist(daemon: Daemon, word: str) -> None:
+    """Start it until it is let in, as its operator does."""
+
+    def begun() -> bool:
+        if not daemon.running:
+            daemon.start()
+        return word in daemon.output
+
+    wait_until(begun, 120, what=lambda: f"{daemon.program} to be let in:\n{daemon.output[-3000:]}")
 
 
 def _wait_for(daemon: Daemon, word: str, before: int = 0) -> None:

@@ -36,6 +36,7 @@ from replicator import resync_requests, tracking
 from replicator.mend_requests import REPLICA, queue_mend
 from replicator.sandbox.waiting import wait_until
 from tests.fix_pipeline import Daemon, Pipeline
+from tests.fix_proxy import Proxy
 from tests.numbers import numbers
 
 TIMES = int(os.environ.get("FAULTS_TIMES", "1"))
@@ -149,6 +150,8 @@ class Trial:
         self.reads = 0
         self.reached_by: dict[str, dict[str, str]] = {}
         """Variables by which a daemon finds its servers otherwise, by program."""
+        self.links: dict[str, Proxy] = {}
+        """Proxies that stand between the daemons and their servers, by the link's name."""
         self._pace = pace
         self.reshaping = True
         """Do people change the shapes of tables?"""
@@ -195,6 +198,13 @@ class Trial:
         self.closing.set()
         for thread in (*self._people, self._reader, self._asker):
             thread.join(timeout=30)
+
+    def end(self) -> None:
+        """People go home; servers, daemons and links are gone."""
+        self.__exit__()
+        self.pipe.close()
+        for link in self.links.values():
+            link.close()
 
     # --- what clerks do ------------------------------------------------------------------
 
@@ -434,6 +444,34 @@ class Trial:
         """Until clerks have done so many more pieces of work."""
         done = self.work_done
         wait_until(lambda: self.work_done > done + pieces, deadline, what="work")
+
+    # --- links ---------------------------------------------------------------------------
+
+    def link(self) -> None:
+        """Let the daemons reach their servers by proxies: source, replica (leg 1's, for writing),
+        stream (leg 2's, of the replica) and analytics."""
+        sandbox = self.pipe.sandbox
+        self.links = {
+            "source": Proxy(sandbox.source.port),
+            "replica": Proxy(sandbox.replica.port),
+            "stream": Proxy(sandbox.replica.port),
+            "analytics": Proxy(sandbox.analytics.port),
+        }
+        ports = {name: str(link.port) for name, link in self.links.items()}
+        self.reached_by = {
+            "replicator": {
+                "OPENDENTAL_SOURCE_PORT": ports["source"],
+                "MYSQL_REPLICATION_PORT": ports["replica"],
+            },
+            "loader": {
+                "MYSQL_REPLICATION_PORT": ports["stream"],
+                "POSTGRES_ANALYTICS_PORT": ports["analytics"],
+            },
+        }
+
+    def daemon_at(self, link: str) -> Daemon:
+        """Whose link it is."""
+        return self.pipe.replicator if link in ("source", "replica") else self.pipe.loader
 
     # --- daemons -------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import pytest
 
 from config.errors import Transient
 from config.settings import Settings
-from loader import upsert
+from loader import upsert, writer
 from loader.writer import Writer
 from tests.numbers import numbers
 
@@ -179,3 +179,27 @@ def test_what_breaks_in_the_writing_thread_reaches_the_loop(
         harness.catch_up()
     harness.catch_up()
     harness.assert_same("big")
+
+
+def test_what_is_prepared_for_tables_is_forgotten_when_it_has_too_many_columns(
+    replica: Replica, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "KEPT_COLUMNS", 40)
+    tables = [f"leaf{number}" for number in range(30)]
+    for name in tables:
+        replica.create(name, "id int PRIMARY KEY, a int, b int, c int")
+    harness.catch_up()
+    session = harness.loader._session
+    assert session is not None
+    assert session._ledger is not None
+    most, connection = 0, session._postgres
+    for value in range(2):
+        for name in tables:
+            replica.commit(f"REPLACE INTO {name} VALUES (1, {value}, 2, 3), (2, 1, 2, 3)")
+            harness.catch_up()
+            session._ledger.drain()  # then nobody else uses the connection
+            names = connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
+            most = max(most, sum("INSERT INTO" in text and "leaf" in text for (text,) in names))
+            connection.commit()
+    harness.assert_same(*tables)
+    assert 5 < most <= 15

@@ -8,6 +8,7 @@ from config.errors import AlreadyRunning, ConfigError, PositionLost, SourceReset
 from replicator import replica as rep
 from replicator.resync_desk import ResyncDesk
 from replicator.sandbox.databases import MySQLDatabase
+from replicator.schema_changes import SchemaChanges
 from replicator.snapshot import TableCopier
 
 from .conftest import NewLeg
@@ -133,6 +134,23 @@ def test_a_resync_of_everything_forgets_the_resync_that_was_under_way(
     leg.catch_up()
     leg.assert_exact()
     assert leg.replica.query("SELECT stream FROM etl_binlog_offset") == [("main",)]
+
+
+def test_a_resync_of_everything_takes_away_what_nobody_noted_that_it_was_made(
+    stopped: Leg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a table that was made, unnoted, and is not on the source any more, nobody else would."""
+    leg = stopped
+    leg.source.execute("CREATE TABLE three (id int PRIMARY KEY)")
+    with crashing(monkeypatch, SchemaChanges, "_finish"), pytest.raises(Crash):
+        leg.step_until(lambda: False)
+    assert "three" in leg.tables()
+    leg.source.execute("DROP TABLE three")
+    leg.restart()
+    leg.resync()
+    leg.catch_up()
+    leg.assert_exact()
+    assert "three" not in leg.tables()
 
 
 def test_a_resync_of_everything_may_itself_be_cut_off(

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 
 import pytest
 
 from config.errors import EventsLost, UnknownEvent, UnsupportedStatement
-from replicator.binlog.events import EventType, with_header
+from replicator.binlog import transactions
+from replicator.binlog.events import EventType, TableMap, with_header
 from replicator.binlog.position import ReplicaPosition, SourcePosition
 from replicator.binlog.transactions import (
     Change,
@@ -301,3 +303,37 @@ def test_a_transaction_that_a_crash_of_the_server_cut_off_is_rolled_back() -> No
     changes = read(next_file, after.format_description(), reader=reader)
     assert changes == [Rollback(SourcePosition("bin.000002", after.at))]
     assert not reader.in_transaction
+
+
+def _maps_alive() -> int:
+    gc.collect()
+    return sum(isinstance(one, TableMap) for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["transactions", "maps alone"])
+def test_table_maps_of_tables_that_are_opened_again_and_again_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """A server gives a table another id each time it opens it: every map is one of its own."""
+    monkeypatch.setattr(transactions, "_MAX_CACHED_MAPS", 10_000)
+    monkeypatch.setattr(transactions, "_MAX_NOTED_MAPS", 100)
+    log, before = Log(), _maps_alive()
+    reader = TransactionReader(SourcePosition(FILE, 4))
+    for number in range(2000):
+        if whole:
+            read(log.query(b"BEGIN"), log.table_map(number), log.rows(number), log.xid(),
+                 reader=reader)  # fmt: skip
+        else:
+            reader.table_map(log.table_map(number))
+    assert _maps_alive() - before < 400
+
+
+def test_a_statement_that_changes_several_tables_finds_the_maps_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transactions, "_MAX_CACHED_MAPS", 1)
+    monkeypatch.setattr(transactions, "_MAX_NOTED_MAPS", 1)
+    log, ids = Log(), range(5, 15)
+    maps, rows = [log.table_map(one) for one in ids], [log.rows(one) for one in ids]
+    changes = read(log.query(b"BEGIN"), *maps, *rows, log.xid())
+    assert kinds(changes) == ["Begin", *["Rows"] * 10, "Commit"]

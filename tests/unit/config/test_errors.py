@@ -102,6 +102,10 @@ def postgres(sqlstate: str, text: str = "") -> psycopg.Error:
         ),
         (psycopg.errors.PipelineAborted("pipeline aborted"), errors.ConnectionLost),
         (
+            psycopg.OperationalError("cannot exit pipeline mode while busy"),
+            errors.ConnectionLost,
+        ),
+        (
             psycopg.OperationalError("server closed the connection unexpectedly"),
             errors.ConnectionLost,
         ),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
 
 import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.quarantine.refusals import Reason, refusal, refused
+from loader.quarantine.refusals import Reason, pipeline, refusal, refused
 
 WHY = Reason("23514", "check violation (SQLSTATE 23514)")
 
@@ -106,3 +108,29 @@ def test_the_error_behind_an_aborted_pipeline_counts() -> None:
     assert not found.liftable
     aborted.__context__ = psycopg.errors.DeadlockDetected()
     assert refusal(aborted) is None
+
+
+class _BreaksOff:
+    """A connection that an administrator ends: psycopg says then that no pipeline can be ended."""
+
+    def __init__(self, *told: psycopg.Error) -> None:
+        self._told = told
+
+    @contextmanager
+    def pipeline(self) -> Iterator[None]:
+        try:
+            yield
+            for one in self._told:
+                raise one
+        finally:
+            raise psycopg.OperationalError("cannot exit pipeline mode while busy")
+
+
+@pytest.mark.parametrize("told", [(psycopg.errors.AdminShutdown("ended"),), ()])
+def test_a_pipeline_that_cannot_be_ended_tells_what_the_server_said_before(
+    told: tuple[psycopg.Error, ...],
+) -> None:
+    connection = cast("Any", _BreaksOff(*told))
+    with pytest.raises(psycopg.OperationalError) as raised, pipeline(connection):
+        pass
+    assert raised.value is told[0] if told else "while busy" in str(raised.value)

@@ -336,9 +336,7 @@ class Replicator:
         if isinstance(change, Statement):
             self._replicator.settle()  # it speaks to the replica on the same connection
             with translated(self._settings.replication.label):
-                self._changes.apply(change)
-                if not change.in_transaction:
-                    self._mending.interrupt()
+                self._mending.follow(self._changes.apply(change))
         else:
             self._replicator.apply(change)
 

@@ -19,16 +19,17 @@ row that `raw` alone has leaves no trace when it is removed from a table that la
 moment of this transaction a row with its key and nothing else is put there first.
 
 Nothing is stored but the request, which ends in the transaction that mends its rows. Whatever
-comes between (a death, a schema change, a reload of the table) lets it begin again. What cannot be
-done by key ends in a reload: of the table by leg 1, or, where only `raw` is wrong, by leg 2, which
-writes the rows that differ. That is so for tables without a key that can be asked for, with rows'
-old versions, with rows that another unique key keeps from being put there, and where changes
+comes between (a death; a schema change or a reload of the table) lets it begin again. What cannot
+be done by key ends in a reload: of the table by leg 1, or, where only `raw` is wrong, by leg 2,
+which writes the rows that differ. That is so for tables without a key that can be asked for, with
+rows' old versions, with rows that another unique key keeps from being put there, and where changes
 in the window come with parts of rows only (`binlog_row_image`).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -121,14 +122,19 @@ class Mending:
         """Move the request on that is worked on, or take up the next."""
         work = self._work
         if work is not None and not self._routes.mends(work.request.table):
-            self.interrupt()  # a reload has taken the table's place
+            self._interrupt()  # a reload has taken the table's place
         elif work is not None:
             if self._replicator.position >= work.high:
                 self._end(work)
         elif time.monotonic() >= self._next_poll:
             self._take_next()
 
-    def interrupt(self) -> None:
+    def follow(self, changed: Collection[str]) -> None:
+        """Begin again if a schema change of these tables is one of the table that is mended."""
+        if self._work is not None and self._work.request.table in changed:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
         """Forget the work: it begins again. Something may have changed the table."""
         work, self._work = self._work, None
         if work is not None:
@@ -176,7 +182,7 @@ class Mending:
         except _ByKeyNot as reason:
             self._whole(request, str(reason))
         except (TableGone, TableChanged):  # the stream is about to tell of it
-            self.interrupt()
+            self._interrupt()
             self._try_again(request, "its definition changes all the time")
 
     def _try_again(self, request: MendRequest, reason: str) -> None:
@@ -275,7 +281,7 @@ class Mending:
         requests.end_mend(replica, request.id, requests.DONE, rows=len(request.keys))
         reach("mend.before_commit")
         execute(replica, "COMMIT")
-        self.interrupt()
+        self._interrupt()
         log.info("rows_mended", table=request.table, rows=len(request.keys), side=request.side)
 
     def _put(self, work: _Work) -> None:
@@ -308,7 +314,7 @@ class Mending:
 
     def _whole(self, request: MendRequest, reason: str) -> None:
         """Have the table reloaded: by both legs, or by the loader where only `raw` is wrong."""
-        self.interrupt()
+        self._interrupt()
         replica = self._session.replica
         execute(replica, "BEGIN")
         ask = resync_requests.ask_leg_2 if request.side == RAW else resync_requests.queue_resync

@@ -84,8 +84,8 @@ class SchemaChanges:
         self._replica_db = replica_db
         self.skipped: Counter[str] = Counter()
 
-    def apply(self, statement: Statement) -> None:
-        """Execute, skip or refuse one statement."""
+    def apply(self, statement: Statement) -> Collection[str]:
+        """Execute, skip or refuse one statement; the tables that it may have changed."""
         verdict = self._statements.verdict(statement.query, self._routes.known)
         match verdict:
             case TransactionControl():
@@ -103,6 +103,8 @@ class SchemaChanges:
             case Execute():
                 exact = self._statements.exact(statement.query, verdict, self._connection)
                 self._execute(statement, exact)
+                return verdict.tables
+        return ()
 
     def _control(self, statement: Statement) -> None:
         if statement.in_transaction:

@@ -192,8 +192,10 @@ def test_a_schema_change_on_the_way_lets_it_begin_again(
     keys = spoil(leg)
     original = TableCopier.read_rows
     told: list[str] = []
+    reads = [0]
 
     def read_rows(self: TableCopier, *arguments: Any) -> Any:
+        reads[0] += 1
         if not told and when == "before":
             told.append(statement)
             leg.source.execute(statement)
@@ -206,6 +208,8 @@ def test_a_schema_change_on_the_way_lets_it_begin_again(
     monkeypatch.setattr(TableCopier, "read_rows", read_rows)
     number = ask(leg, "patient", keys)
     finish(leg, number)
+    if "third" in statement:
+        assert reads == [1]
     if "RENAME" in statement:
         leg.resync("patient2")
     leg.catch_up()

@@ -57,7 +57,7 @@ def _shapes(the: Trial) -> object:
 _OFFSET = _raw("SELECT binlog_position, updated_at FROM raw.etl_binlog_offset")
 _HELPERS = _raw("SELECT relname, oid FROM pg_class WHERE relname ~ '^_(re)?load_'")
 
-MOST_TURNS = 8
+MOST_TURNS = 16
 CASES: dict[str, tuple[Facts, str]] = {
     "apply.before_send": (_MAIN, "a batch"),
     "transaction.before_commit": (_MAIN, "a large transaction"),

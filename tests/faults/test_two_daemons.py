@@ -150,6 +150,7 @@ def test_a_host_that_vanishes_with_its_daemons_is_succeeded_by_another(
             the.restart_and_wait(daemon)
         the.settle()
         with the.at_rest(), _others(the) as others:
+            _fall_asleep(the)
             for link in links.values():
                 link.vanish()
             for daemon in the.daemons:
@@ -177,6 +178,21 @@ def _keeping_alive(the: Trial) -> Iterator[None]:
         finally:
             for name in names:
                 cursor.execute(f"SET GLOBAL {name} = DEFAULT")
+
+
+def _fall_asleep(the: Trial) -> None:
+    """With no answer on its way: else TCP would send that again and again, for a quarter hour."""
+    for daemon in the.daemons:
+        daemon.signal(signal.SIGSTOP)
+    question = (
+        "SELECT 1 FROM information_schema.processlist WHERE user = %s"
+        " AND command NOT IN ('Sleep', 'Binlog Dump')"
+    )
+    user = the.pipe.sandbox.replica_db.user
+    with closing(the.pipe.sandbox.replica.connect()) as root, root.cursor() as cursor:
+        wait_until(
+            lambda: not cursor.execute(question, (user,)), 30, what="the daemons' sessions to rest"
+        )
 
 
 def _insist(daemon: Daemon, word: str) -> None:

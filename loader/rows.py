@@ -74,7 +74,7 @@ class TablePlan:
     @property
     def held_bytes(self) -> int:
         """Roughly what it takes to hold it."""
-        return len(self.skips) * COLUMN_BYTES
+        return self.width * COLUMN_BYTES
 
     @property
     def key_columns(self) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ for the hot paths; `ConnectionFactory` gives SQLAlchemy engines for people and
 scripts, one method for each server and schema.
 
 A peer that vanished without a word is noticed by TCP keep-alives rather than
-by read time-outs, because a statement may rightly take an hour.
+by read time-outs, because a statement may rightly take an hour; and one that waits
+for us while we wait for it, by asking (`silence`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from config.driver import GuardedConnection
 from config.errors import translated
 from config.postgres_driver import GuardedCursor, GuardedPostgres, no_plain_password
 from config.settings import MySQLServer, PostgresServer, Settings, load_settings
+from config.silence import listen
 
 if TYPE_CHECKING:
     from pymysql.cursors import Cursor
@@ -80,6 +82,7 @@ def connect_mysql(
         connection = _Connection(read_timeout=server.connect_timeout, **arguments)
         _set_read_timeout(connection, read_timeout)
         _keep_alive(connection)
+        listen(connection, partial(_Connection, read_timeout=SEND_TIMEOUT, **arguments))
         return connection
 
 

@@ -4,8 +4,8 @@ The least that a pipeline over these servers pays: native replication carries th
 replica server of its own, which logs it as ours does, while PostgreSQL takes the same rows, made
 before, by COPY into a table like `raw`'s, in one transaction. Neither waits for the other, and
 nothing is decoded, folded or tracked; both daemons stand still. The later of the two ends the
-clock. The COPY is a binary one, the cheapest way that PostgreSQL has to take a row (the loader's
-is text); its bytes are what `raw` has of the backlog, which the daemons have carried before.
+clock. The COPY is a binary one, the cheapest way that PostgreSQL has to take a row; its bytes are
+what `raw` has of the backlog, which the daemons have carried before.
 """
 
 from __future__ import annotations

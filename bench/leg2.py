@@ -3,7 +3,8 @@
 The replicator writes a replica's binlog: many source transactions in each of the replica's,
 the offset row last. Two slices of it, bulk and one-row transactions, are caught up with by
 the loader, in a process of its own, in a clone of the database as it was before the
-slice. The first of these runs is recorded: each statement, its parameters, each block of COPY.
+slice. The first of these runs is recorded: each statement, its parameters, each block of COPY in
+the form, binary or text, in which PostgreSQL got it.
 *postgres* is a process that sends the recording to another clone, and does nothing else.
 
 The clock runs, for the loader, from the opening of its stream to the commit of the slice's last

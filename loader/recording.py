@@ -15,8 +15,9 @@ from psycopg import sql
 from config.connections import PostgresConnection
 from loader.fold import blocks
 from loader.history_shape import history_name
+from loader.naming import STAGE, helper_name
 from loader.rawsql import Stage, same_key, spelled_safely
-from loader.schema import STAGE, RawTable, helper_name, quoted
+from loader.schema import RawTable, quoted
 from loader.staging import Stages
 from loader.values import NULL, fields_of
 from loader.versions import Versions

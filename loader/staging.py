@@ -10,13 +10,28 @@ last few that were used are kept.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 from config.connections import PostgresConnection
 from config.failpoints import reach
+from loader.copying import Copy, copy_as_text, copy_into, transcoder_of
 from loader.rawsql import Stage, copy_stage, create_stage, drop_stage, truncate_stage
 
+if TYPE_CHECKING:
+    from loader.binary_copy import Transcoder
+
 KEPT = 16
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A stage that there is, and what its lines go by, once that was asked for."""
+
+    stage: Stage
+    copy: Copy
+    asked: bool = False
+    transcoder: Transcoder | None = None
 
 
 class Stages:
@@ -24,37 +39,47 @@ class Stages:
 
     def __init__(self, connection: PostgresConnection) -> None:
         self._connection = connection
-        self._kept: dict[str, Stage] = {}
+        self._kept: dict[str, _Kept] = {}
         """In the order of their last use."""
         self._filled: set[str] = set()
         """Those that hold rows of the open transaction."""
-        self._committed: dict[str, Stage] = {}
+        self._committed: dict[str, _Kept] = {}
         """Those that there were when it began."""
 
-    def fill(self, stage: Stage, blocks: Iterable[bytes]) -> None:
-        """Let the stage hold these lines and no others."""
-        self._ready(stage)
+    def fill(self, stage: Stage, blocks: Iterable[bytes], *, binary: bool = False) -> None:
+        """Let the stage hold these lines and no others; `binary`: they may go in that form."""
+        kept = self._ready(stage)
         self._filled.add(stage.name)
-        with self._connection.cursor() as cursor, cursor.copy(copy_stage(stage)) as sink:
-            for block in blocks:
-                sink.write(block)
+        if binary:
+            copy_into(self._connection, kept.copy, blocks, lambda: self._transcoder(kept))
+        else:
+            copy_as_text(self._connection, kept.copy, blocks)
         reach("batch.staged")
 
-    def _ready(self, stage: Stage) -> None:
+    def _transcoder(self, kept: _Kept) -> Transcoder | None:
+        """Nobody else alters a temporary table: it is asked for its types once."""
+        if not kept.asked:
+            kept.transcoder = transcoder_of(self._connection, kept.copy)
+            kept.asked = True
+        return kept.transcoder
+
+    def _ready(self, stage: Stage) -> _Kept:
         kept = self._kept.pop(stage.name, None)
-        if kept is not None and kept is not stage:
-            self._drop(kept)  # its table has another shape now
+        if kept is not None and kept.stage is not stage:
+            self._drop(kept.stage)  # its table has another shape now
             kept = None
         if kept is None:
             self._make_room()
             self._connection.execute(create_stage(stage))
+            kept = _Kept(stage, copy_stage(self._connection, stage))
         elif stage.name in self._filled:
             self._connection.execute(truncate_stage(stage))
-        self._kept[stage.name] = stage
+        self._kept[stage.name] = kept
+        return kept
 
     def _make_room(self) -> None:
         while len(self._kept) >= KEPT:
-            self._drop(self._kept.pop(next(iter(self._kept))))
+            self._drop(self._kept.pop(next(iter(self._kept))).stage)
 
     def _drop(self, stage: Stage) -> None:
         self._filled.discard(stage.name)
@@ -70,11 +95,11 @@ class Stages:
         self._kept = dict(self._committed)
         self._filled.clear()
 
-    def held(self) -> tuple[dict[str, Stage], set[str]]:
+    def held(self) -> tuple[dict[str, _Kept], set[str]]:
         """What there is now, for `restore`."""
         return dict(self._kept), set(self._filled)
 
     def restore(self, held: object) -> None:
         """A part of the transaction is undone: what there was when it began is there again."""
-        kept, filled = cast("tuple[dict[str, Stage], set[str]]", held)
+        kept, filled = cast("tuple[dict[str, _Kept], set[str]]", held)
         self._kept, self._filled = dict(kept), set(filled)

@@ -28,6 +28,7 @@ from config.failpoints import reach
 from config.metrics import CONFLICTS
 from loader import recording, schema, tracking
 from loader.batch import AnyFold
+from loader.copying import copy_into
 from loader.fold import CHANGED, FRESH, GONE, KeylessFold, State, blocks
 from loader.keeping import keeping_of
 from loader.quarantine.entries import row_name
@@ -190,35 +191,40 @@ class FoldWriter:
             if copies.net < 0:
                 self._send(self._sql.delete, [*_parameters(row), -copies.net])
 
-    def _copy_copies(self, fold: Keyless) -> None:
+    def _copy_copies(self, fold: Keyless, *, binary: bool) -> None:
         with pipeline(self._connection):
             self._remove_copies(fold)
-        self._stages.fill(self._sql.rows, blocks(_copies(fold)))
+        self._stages.fill(self._sql.rows, blocks(_copies(fold)), binary=binary)
         self._connection.execute(self._sql.staged_upsert)
 
     def _send(self, statement: bytes, parameters: Sequence[str | int | None]) -> None:
         self._connection.execute(statement, parameters, prepare=True)
 
     def write_large(self, fold: Writable, *, straight: bool = True) -> None:
-        """Write by COPY; with `straight`, rows of new keys without a stage where that may be."""
+        """Write by COPY; with `straight`, rows of new keys without a stage where that may be.
+
+        And in binary: whoever writes carefully has rows judged by their text.
+        """
         if isinstance(fold, Keyless):
-            self._copy_copies(fold)
+            self._copy_copies(fold, binary=straight)
             return
         if self._target.into_raw and self.shape.soft:
-            self._write_kept(fold)
+            self._write_kept(fold, binary=straight)
         elif self._target.into_raw:
             if fold.count(GONE):
-                self._stages.fill(self._sql.keys, fold.lines(GONE))
+                self._stages.fill(self._sql.keys, fold.lines(GONE), binary=straight)
                 self._connection.execute(self._sql.staged_delete)
             fresh, changed = fold.count(FRESH), fold.count(CHANGED)
             if fresh and straight and self._straight:
                 self._copy_in(fold)
                 fresh = 0
             if fresh or changed:
-                self._stages.fill(self._sql.rows, _rows(fold, fresh, changed))
+                rows = _rows(fold, fresh, changed)
+                self._stages.fill(self._sql.rows, rows, binary=straight)
                 self._connection.execute(self._sql.staged_upsert)
         if self._target.into_touched:
-            self._stages.fill(self._sql.states, blocks(self._touched_lines(fold)))
+            states = blocks(self._touched_lines(fold))
+            self._stages.fill(self._sql.states, states, binary=straight)
             self._connection.execute(self._sql.staged_touch)
         versions = versions_of(fold)
         if versions is not None:
@@ -229,7 +235,7 @@ class FoldWriter:
         if self._recorder is not None and versions.all:
             self._recorder.write_large(versions)
 
-    def _write_kept(self, fold: KeyedRows) -> None:
+    def _write_kept(self, fold: KeyedRows, *, binary: bool) -> None:
         """Mark deleted keys; those whose last version is new here come before the live rows.
 
         In this order what a unique index of an analyst's asks of live rows holds all the time.
@@ -240,11 +246,11 @@ class FoldWriter:
         live = [s for s in states if s.row is not None]
         if marked:
             lines = (state.key + b"\t" + _deleted_at(state) for state in marked)
-            self._stages.fill(self._sql.keys, blocks(lines))
+            self._stages.fill(self._sql.keys, blocks(lines), binary=binary)
             self._connection.execute(self._sql.staged_delete)
         if known or live:
             rows = (_kept_line(state) for some in (known, live) for state in some)
-            self._stages.fill(self._sql.rows, blocks(rows))
+            self._stages.fill(self._sql.rows, blocks(rows), binary=binary)
             self._connection.execute(self._sql.staged_upsert)
 
     def _copy_in(self, fold: KeyedRows) -> None:
@@ -253,9 +259,7 @@ class FoldWriter:
         Someone else put it there, then: the batch is undone and written by upserts.
         """
         try:
-            with self._connection.cursor() as cursor, cursor.copy(self._sql.copy) as sink:
-                for block in fold.lines(FRESH):
-                    sink.write(block)
+            copy_into(self._connection, self._sql.copy, fold.lines(FRESH))
         except psycopg.errors.UniqueViolation:
             CONFLICTS.labels("loader", "overwritten").inc()
             raise

@@ -9,6 +9,7 @@ from replicator.cli.doctor.finding import Finding, ok, warn
 
 HERE = "here"
 COMPILED = (
+    "loader.binary_copy",
     "loader.kernel",
     "loader.kernel_fold",
     "loader.load.copyrows",

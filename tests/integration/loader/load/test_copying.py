@@ -134,4 +134,4 @@ def test_a_copy_that_nobody_wants_any_more_ends_and_its_connection_goes_on(
         (loaded,) = copier.copy([wanted])
         assert loaded.rows == 20000
     leftovers = "SELECT relname FROM pg_class WHERE relname ~ '^_(load|reload)_' AND relkind = 'r'"
-    assert harness.raw.query(leftovers) == [("_reload_t",)]
+    assert harness.raw.query(leftovers) == [("_reload_t ",)]

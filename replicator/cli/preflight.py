@@ -19,6 +19,7 @@ from config.settings import MySQLServer, Settings
 from replicator import source as src
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.stream import BinlogStream
+from replicator.pair import require_fitting
 from replicator.tracking import execute, fetch
 
 _DENIED = frozenset({1044, 1142, 1143, 1227})
@@ -34,8 +35,7 @@ def check(settings: Settings, *, patient: bool = False) -> None:
     `patient`: a server that cannot be reached will be waited for, as at a machine's start.
     """
     try:
-        _check_source(settings)
-        connect_mysql(settings.replication).close()
+        require_fitting(_check_source(settings), _replica(settings.replication))
     except ConnectionLost as error:
         if not patient:
             raise ConfigError(str(error), error.hint) from None
@@ -43,21 +43,33 @@ def check(settings: Settings, *, patient: bool = False) -> None:
         return  # it is there, and will be ready soon: the daemon's own retry sees to that
 
 
-def _check_source(settings: Settings) -> None:
+def _replica(server: MySQLServer) -> src.Identity:
+    connection = connect_mysql(server)
+    try:
+        with translated(server.label):
+            return src.identify(connection)
+    finally:
+        connection.close()
+
+
+def _check_source(settings: Settings) -> src.Identity:
     server = settings.source
     connection = connect_mysql(server)
     try:
         with translated(server.label):
             src.require_row_format(connection)
-            position = _position(connection, server)
+            identity = src.identify(connection)
+            position = _position(connection, identity, server)
             _enter_database(connection, server)
     finally:
         connection.close()
     _check_stream(settings, position)
+    return identity
 
 
-def _position(connection: MySQLConnection, server: MySQLServer) -> SourcePosition:
-    identity = src.identify(connection)
+def _position(
+    connection: MySQLConnection, identity: src.Identity, server: MySQLServer
+) -> SourcePosition:
     try:
         return src.current_position(connection, identity)
     except pymysql.MySQLError as error:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from config.errors import translated
@@ -86,6 +88,22 @@ def examine(
         report = verifier.run(tables)
     report.seconds = time.monotonic() - began
     return report, verifier.wrong
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Two servers that are compared: how, in which batches, and what the first look finds.
+
+    `steady`: may a difference be believed now? `before`: tables that the other side was asked for.
+    """
+
+    where: Where
+    schemas: Mapping[str, TableSchema]
+    servers: SourceComparison | RawComparison
+    batches: Callable[[Iterable[Chunk]], Iterable[list[Chunk]]]
+    first_look: Callable[[Sequence[Chunk]], dict[Suspect, Sides]]
+    steady: Callable[[Suspect], bool] = lambda _suspect: True
+    before: int = 0
 
 
 class _Verifier:
@@ -175,82 +193,54 @@ class _Verifier:
         again |= self._raw_side(shapes, [n for n in ready if shapes.comparable_in_raw(n)])
         return again
 
-    # --- source and replica --------------------------------------------------------------
+    # --- one side after the other --------------------------------------------------------
 
     def _source_side(self, shapes: Shapes, names: list[str]) -> set[str]:
         comparison = SourceComparison(self._settings, self._barrier, self._options.chunk_rows)
-        try:
-            return self._against_source(comparison, shapes, names)
-        finally:
-            comparison.close()
 
-    def _against_source(
-        self, comparison: SourceComparison, shapes: Shapes, names: list[str]
-    ) -> set[str]:
-        changed: set[str] = set()
-        suspects: dict[Suspect, Sides] = {}
-        done = 0
-
-        def chunks() -> Iterable[Chunk]:
-            nonlocal done
-            for name in names:
-                try:
-                    yield from comparison.chunks(shapes.replica[name], shapes.rows[name])
-                except TableChangedMeanwhile as error:
-                    changed.update(error.tables)
-                done += 1
-                self._progress(done, 2 * len(names))
-
-        def first_look(batch: Sequence[Chunk]) -> None:
+        def first_look(batch: Sequence[Chunk]) -> dict[Suspect, Sides]:
+            found: dict[Suspect, Sides] = {}
             for compared in comparison.compare(batch):
                 report = self._reports[compared.chunk.table]
                 report.rows += compared.rows
                 report.chunks += 1
                 if not compared.equal:
-                    suspects.update(comparison.drill(compared.chunk))
+                    found.update(comparison.drill(compared.chunk))
+            return found
 
-        for batch in comparison.batches(chunks()):
-            changed |= _one_by_one(batch, first_look)
-        return changed | self._settle(
-            suspects, comparison.look, shapes, shapes.replica, "replica", self._always
-        )
-
-    @staticmethod
-    def _always(_suspect: Suspect) -> bool:
-        return True
-
-    # --- replica and raw -----------------------------------------------------------------
+        with closing(comparison):
+            side = _Side("replica", shapes.replica, comparison, comparison.batches, first_look)
+            return self._compare_side(side, shapes, names)
 
     def _raw_side(self, shapes: Shapes, names: list[str]) -> set[str]:
         comparison = RawComparison(self._settings, self._barrier, self._options.chunk_rows)
-        try:
-            return self._against_raw(comparison, shapes, names)
-        finally:
-            comparison.close()
+        batches = partial(_batches, chunk_rows=self._options.chunk_rows)
+        with closing(comparison):
+            side = _Side(
+                "raw", shapes.masked, comparison, batches, comparison.compare,
+                steady=self._raw_is_steady, before=len(names),
+            )  # fmt: skip
+            return self._compare_side(side, shapes, names)
 
-    def _against_raw(self, comparison: RawComparison, shapes: Shapes, names: list[str]) -> set[str]:
+    def _compare_side(self, side: _Side, shapes: Shapes, names: list[str]) -> set[str]:
+        """Look at every chunk once, then judge what differed; the tables to be compared anew."""
         changed: set[str] = set()
         suspects: dict[Suspect, Sides] = {}
-        done = 0
 
-        def chunks() -> Iterable[Chunk]:
-            nonlocal done
-            for name in names:
+        def chunks() -> Iterator[Chunk]:
+            for done, name in enumerate(names, side.before + 1):
                 try:
-                    yield from comparison.chunks(shapes.masked[name], shapes.rows[name])
+                    yield from side.servers.chunks(side.schemas[name], shapes.rows[name])
                 except TableChangedMeanwhile as error:
                     changed.update(error.tables)
-                done += 1
-                self._progress(len(names) + done, 2 * len(names))
+                self._progress(done, 2 * len(names))
 
-        def first_look(batch: Sequence[Chunk]) -> None:
-            suspects.update(comparison.compare(batch))
+        def look(batch: Sequence[Chunk]) -> None:
+            suspects.update(side.first_look(batch))
 
-        for batch in _batches(chunks(), self._options.chunk_rows):
-            changed |= _one_by_one(batch, first_look)
-        return changed | self._settle(
-            suspects, comparison.look, shapes, shapes.masked, "raw", self._raw_is_steady
-        )
+        for batch in side.batches(chunks()):
+            changed |= _one_by_one(batch, look)
+        return changed | self._settle(suspects, side, shapes)
 
     def _raw_is_steady(self, suspect: Suspect) -> bool:
         """Is nobody reloading the table in `raw` at this moment?"""
@@ -269,24 +259,16 @@ class _Verifier:
 
     # --- settling ------------------------------------------------------------------------
 
-    def _settle(
-        self,
-        suspects: dict[Suspect, Sides],
-        look: Callable[[TableSchema, Sequence[keys.Literals]], dict[Suspect, Sides]],
-        shapes: Shapes,
-        schemas: Mapping[str, TableSchema],
-        where: Where,
-        steady: Callable[[Suspect], bool],
-    ) -> set[str]:
+    def _settle(self, suspects: dict[Suspect, Sides], side: _Side, shapes: Shapes) -> set[str]:
         """Judge the suspects; the tables whose definition changed meanwhile."""
         changed: set[str] = set()
-        kept = self._limited(suspects, shapes, where)
+        kept = self._limited(suspects, shapes, side.where)
 
         def look_again(wanted: Sequence[Suspect]) -> dict[Suspect, Sides]:
             found: dict[Suspect, Sides] = {}
             for table, group in _by_table(wanted).items():
                 try:
-                    found.update(look(schemas[table], group))
+                    found.update(side.servers.look(side.schemas[table], group))
                 except TableChangedMeanwhile:
                     changed.add(table)
             return found
@@ -297,9 +279,9 @@ class _Verifier:
             deadline=time.monotonic() + self._options.patience,
             clock=time.monotonic,
             pause=time.sleep,
-            steady=steady,
+            steady=side.steady,
         )
-        self._note(settled, shapes, where)
+        self._note(settled, shapes, side.where)
         return changed
 
     def _side(self, table: str, where: Where) -> Comparison:

@@ -12,7 +12,7 @@ import pytest
 from replicator.sandbox.cluster import Engine
 from replicator.sandbox.installations import MYSQL_NAMES, POSTGRES_NAMES
 from replicator.sandbox.servers import REPLICA_OPTIONS, SOURCE_OPTIONS
-from tests.fix_servers import family_of
+from tests.fix_servers import PAIRS, family_of
 from tests.source_options import applied, engine_of, parse
 
 ROOT = Path(__file__).parents[2]
@@ -85,9 +85,13 @@ def test_any_two_settings_of_two_kinds_meet_on_some_line() -> None:
 def test_a_line_names_servers_and_words_that_there_are(line: tuple[str, str, str, str]) -> None:
     kind, servers, postgres, words = line
     assert kind in {"whole", "stream"}
-    assert servers in MYSQL_NAMES
+    assert servers in PAIRS
     assert postgres in POSTGRES_NAMES
     assert len(parse(words, family_of(servers))) >= len(words.split(",")) - (not words)
+
+
+def test_a_replica_may_be_another_server_where_a_line_proves_it() -> None:
+    assert set(PAIRS) - set(MYSQL_NAMES) == {line[1] for line in lines()} - set(MYSQL_NAMES)
 
 
 @pytest.mark.parametrize("line", LEFT_OUT)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from config.settings import Settings
 from config.tables import TableRules
 from replicator.cli.doctor.facts import MySQLFacts
-from replicator.cli.doctor.finding import Finding, Mend, Verdict, fail, ok, warn
+from replicator.cli.doctor.finding import Finding, Mend, fail, ok, warn
 from replicator.cli.doctor.shared import (
     DAY,
     checksum,
@@ -27,6 +27,7 @@ from replicator.cli.doctor.shared import (
     value_in_my_cnf,
 )
 from replicator.grants import replica_privileges
+from replicator.pair import is_older
 
 REPLICA = "replica"
 _LEAST_PACKET = 16 << 20
@@ -38,9 +39,8 @@ def replica_findings(
     facts: MySQLFacts, settings: Settings, source: MySQLFacts | None, rules: TableRules
 ) -> Iterator[Finding]:
     """Everything about the replica; `source` is None where the source could not be read."""
-    flavour = _flavour(facts, source)
-    yield flavour
-    if flavour.verdict is Verdict.FAIL:
+    yield _version(facts, source)
+    if source is not None and source.identity.family != facts.identity.family:
         return  # what else must hold depends on the family
     for name, value, line in (
         ("log_bin", ("ON", "1"), "log_bin=replica-bin"),
@@ -99,9 +99,9 @@ def _room_for_copy(facts: MySQLFacts, source: MySQLFacts, rules: TableRules) -> 
     return room(REPLICA, "room for the copy", needed, facts.disk_free_bytes, look)
 
 
-def _flavour(facts: MySQLFacts, source: MySQLFacts | None) -> Finding:
-    if source is not None and source.identity.mariadb != facts.identity.mariadb:
-        family = "MariaDB" if source.identity.mariadb else "MySQL"
+def _version(facts: MySQLFacts, source: MySQLFacts | None) -> Finding:
+    if source is not None and source.identity.family != facts.identity.family:
+        family = source.identity.family
         return fail(
             REPLICA,
             "version",
@@ -110,7 +110,8 @@ def _flavour(facts: MySQLFacts, source: MySQLFacts | None) -> Finding:
             f"Install {family} for the replica, at least of the source's version.",
         )
     if source is not None and source.identity.number > facts.identity.number:
-        return warn(
+        verdict = fail if is_older(facts.identity, source.identity) else warn
+        return verdict(
             REPLICA,
             "version",
             facts.identity.version,

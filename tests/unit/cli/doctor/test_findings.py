@@ -332,6 +332,12 @@ REPLICA_FAULTS: dict[str, tuple[MySQLFacts, str, Verdict, str]] = {
     "older than the source": (
         replace(REPLICA, identity=Identity(2, "", "10.6.1-MariaDB")),
         "version",
+        Verdict.FAIL,
+        "Upgrade",
+    ),
+    "older within a series": (
+        replace(REPLICA, identity=Identity(2, "", "10.11.5-MariaDB")),
+        "version",
         Verdict.WARN,
         "Upgrade",
     ),

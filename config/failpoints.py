@@ -19,7 +19,7 @@ import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Final
 
 import structlog
@@ -161,7 +161,8 @@ def _obey(name: str, action: str | None) -> None:
         return
     said = {"event": "failpoint", "name": name, "action": action}
     os.write(2, json.dumps(said).encode() + b"\n")  # by itself: the logger may be held by a thread
-    os.kill(os.getpid(), _SIGNALS[action])
+    # To this very thread: a signal to the process is taken by any, and this one would go on.
+    signal.pthread_kill(get_ident(), _SIGNALS[action])
 
 
 def arm(environ: Mapping[str, str]) -> None:

@@ -61,6 +61,8 @@ def _lowered(value: object) -> object:
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+PollSeconds = Annotated[float, Field(gt=0, le=20)]
+"""So often a daemon looks for requests; one that says nothing for a minute is taken for dead."""
 Name = Annotated[str, Field(min_length=1)]
 ServerId = Annotated[int, Field(ge=1, le=2**32 - 1)]
 Rows = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -141,7 +143,7 @@ class ReplicatorTuning(_Frozen):
     copy_gap_seconds: Seconds = 1.0
     copy_lock: Annotated[Literal["never", "short"], BeforeValidator(_lowered)] = "never"
     on_conflict: Annotated[Literal["halt", "repair"], BeforeValidator(_lowered)] = "halt"
-    poll_seconds: Seconds = 0.5
+    poll_seconds: PollSeconds = 0.5
     metrics_port: Port = 9405
     metrics_host: Name = "127.0.0.1"
 
@@ -155,7 +157,7 @@ class LoaderTuning(_Frozen):
     batch_bytes: Bytes = 16 * _MIB
     batch_seconds: Seconds = 1.0
     copy_connections: CopyConnections = 2
-    poll_seconds: Seconds = 0.5
+    poll_seconds: PollSeconds = 0.5
     rename_seconds: Seconds = 10.0
     replacement_seconds: Seconds = 300.0
     binlog_reserve_bytes: Annotated[int, Field(ge=0), BeforeValidator(_bytes_or_off)] = 1024 * _MIB

@@ -48,12 +48,12 @@ from replicator.binlog.position import BinlogPosition, ReplicaPosition
 from replicator.binlog.rowimage import (
     Kind,
     TableLayout,
-    binlog_statement,
     build_table_map,
     rows_event,
 )
 from replicator.binlog.rowsplit import CutEvent, Image, RowSplitter, Values, image_of
 from replicator.binlog.rowvalues import field_of
+from replicator.binlog.statement import binlog_statement
 
 _PREFIX: Final = "_old_etl_whole_"
 """Tables that begin so are nobody's: leg 1 carries and copies none of them."""

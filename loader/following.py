@@ -20,7 +20,7 @@ from config.errors import translated
 from config.failpoints import reach
 from config.settings import Settings
 from config.tables import TableRules
-from loader import history_shape, schema, tracking
+from loader import history_shape, naming, schema, tracking
 from loader import replica as rep
 from loader.completing import Completer
 from loader.ddl import shapes
@@ -122,7 +122,7 @@ class Follower:
         self._standing.release(names)
         self._tables.miss(names.intersection(missed))
         there = self._ledger.raw_tables([raw_name(name) for name in names])
-        touched = [schema.helper_name(schema.TOUCHED, name) for name in names]
+        touched = [naming.helper_name(naming.TOUCHED, name) for name in names]
         for name in sorted(names):
             exists = raw_name(name) in there
             self._tables.load(name, exists=exists, at=self._ledger.offset.replica)

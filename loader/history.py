@@ -26,8 +26,6 @@ from psycopg import sql
 from config.connections import PostgresConnection
 from loader import schema
 from loader.history_shape import (
-    KEY,
-    OPEN,
     add_column,
     fill_fresh,
     fit,
@@ -38,7 +36,7 @@ from loader.history_shape import (
     rename_column,
     set_aside,
 )
-from loader.keeping import DELETED_AT
+from loader.keeping import DELETED_AT, KEY, OPEN
 from loader.rawsql import same_key
 from loader.sameness import same_values
 from loader.schema import SOURCE_TS, RawTable, quoted

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from config.connections import PostgresConnection
 from loader import schema
-from loader.keeping import HISTORY, HISTORY_COLUMNS
+from loader.keeping import HISTORY, HISTORY_COLUMNS, KEY, OPEN
 from loader.rawsql import same_key
 from loader.sameness import same_values
 from loader.schema import RawTable, column_definition, quoted
@@ -27,8 +27,6 @@ log = structlog.get_logger()
 
 _FRESH = "Not filled in open versions yet"
 """The comment of a column that came with rows whose values for it only the raw table has."""
-OPEN, KEY = "_open", "_key"
-"""What the names of a history's indexes end in."""
 
 
 def history_name(place: str) -> str:

@@ -19,6 +19,8 @@ from replicator.binlog.schema import TableSchema
 NOTHING = Keeping()
 HISTORY = "_history"
 """What the name of a table's history ends in."""
+OPEN, KEY = "_open", "_key"
+"""What the names of a history's indexes end in, behind its own."""
 DELETED_AT = "_deleted_at"
 """Closes the raw tables that keep deleted rows: when the source deleted the row, or NULL."""
 HISTORY_COLUMNS = ("_version", "_valid_from", "_valid_to", "_from_exact", "_to_exact")
@@ -46,8 +48,11 @@ def with_keeping(schema: TableSchema, keeping: Keeping) -> TableSchema:
 
 
 def kept_for(table: str) -> str | None:
-    """The table whose history would have this one's name."""
-    return table.removesuffix(HISTORY) if table.endswith(HISTORY) and table != HISTORY else None
+    """The table whose history, or one of its indexes, would have this one's name."""
+    for ending in (HISTORY, *(HISTORY + index for index in (OPEN, KEY))):
+        if table.endswith(ending) and table != ending:
+            return table.removesuffix(ending)
+    return None
 
 
 def faults_of(schema: TableSchema, keeping: Keeping, *, by_name: bool) -> list[str]:

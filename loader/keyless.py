@@ -16,9 +16,9 @@ from loader.ddl.remasking import settle_masks
 from loader.load.carefully import CarefulCopy
 from loader.load.merge import discard_copies
 from loader.load.reload import Copier, Snapshot, shape_of
+from loader.naming import TOUCHED, helper_name
 from loader.quarantine import entries
 from loader.quarantine.refusals import attempt
-from loader.schema import TOUCHED, helper_name
 from loader.types import raw_name
 from replicator.binlog.schema import TableSchema
 

@@ -8,6 +8,9 @@ stands here.
   A helper's key is called after the helper. So what a copy makes beside the stream never has a
   name that the stream wants; and one thread copies a table, and one writes, so that a name
   which is found free stays so.
+* A helper's name ends in a space, as no name on a MySQL or MariaDB server may. So the source can
+  have no table of that name, whatever it is called; nor has a table that shadows a raw table for
+  our session, being temporary.
 * A table's own name must be had. An index in its way (the key of `t`, where the source has a
   table `t_pkey` too) goes by another name; anything else there is somebody's, who is told.
 """
@@ -15,14 +18,19 @@ stands here.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Final
 
 from psycopg import sql
 
 from config.connections import PostgresConnection
 from config.errors import SchemaDrift
-from loader.types import MAX_NAME_BYTES, shortened
+from loader.types import MAX_NAME_BYTES, raw_name, shortened
 
+OURS: Final = " "
+"""What names of tables end in that are ours alone."""
+LOAD, RELOAD, TOUCHED, STAGE = "_load_", "_reload_", "_touched_", "_stage_"
+"""Prefixes of the helper tables that accompany a table while it is loaded or written."""
 _KINDS = {
     "r": "table", "p": "table", "v": "view", "m": "materialised view", "S": "sequence",
     "f": "foreign table", "c": "type",
@@ -36,6 +44,34 @@ SELECT conname FROM pg_constraint WHERE contype = 'p' AND conrelid = (
   SELECT oid FROM pg_class WHERE relname = %s AND relnamespace =
     (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))
 """
+
+
+_FORMER = """
+SELECT relname FROM pg_class WHERE relname = ANY(%s) AND relkind = 'r'
+  AND (relpersistence = 'u' OR relname = ANY(%s)) AND relnamespace =
+  (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+"""
+
+
+def helper_name(prefix: str, table: str) -> str:
+    """A helper table's name; unlike a table's own name it is shortened with its prefix."""
+    return shortened(prefix + table, MAX_NAME_BYTES - len(OURS)) + OURS
+
+
+def former_helpers(
+    connection: PostgresConnection, tables: Collection[str], loading: Collection[str]
+) -> list[str]:
+    """Helpers that an earlier version left, whose names did not yet end as ours do.
+
+    `tables`: all that are known; a raw table of theirs is no helper. `loading`: those that have
+    no raw table yet. All other helpers were unlogged.
+    """
+    own = {raw_name(table) for table in tables}
+    prefixes = (LOAD, RELOAD, TOUCHED)
+    names = {shortened(prefix + table, MAX_NAME_BYTES) for prefix in prefixes for table in tables}
+    first = {shortened(LOAD + table, MAX_NAME_BYTES) for table in loading}
+    found = connection.execute(_FORMER, [list(names - own), list(first - own)])
+    return [str(name) for (name,) in found]
 
 
 def key_name(table: str) -> str:

@@ -14,16 +14,15 @@ from functools import cached_property
 from psycopg import sql
 
 from config.connections import PostgresConnection
+from loader.copying import Copy, copies
 from loader.keeping import DELETED_AT
+from loader.naming import STAGE, TOUCHED, helper_name
 from loader.schema import (
     LOADED_AT,
     MARK,
     SOURCE_TS,
-    STAGE,
-    TOUCHED,
     RawTable,
     column_definition,
-    helper_name,
     quoted,
 )
 from loader.types import raw_name
@@ -120,9 +119,9 @@ class Statements:
         )
 
     @cached_property
-    def copy(self) -> bytes:
+    def copy(self) -> Copy:
         """COPY straight into the raw table."""
-        return self._text(_copy(self._table, self._row))
+        return copies(self._render, self._table, self._row, ours=False)
 
     @cached_property
     def staged_upsert(self) -> bytes:
@@ -277,17 +276,13 @@ def truncate_stage(stage: Stage) -> sql.Composed:
     return sql.SQL("TRUNCATE {}").format(_temporary(stage))
 
 
-def copy_stage(stage: Stage) -> sql.Composed:
+def copy_stage(connection: PostgresConnection, stage: Stage) -> Copy:
     """COPY into the stage."""
-    return _copy(_temporary(stage), stage.columns)
+    return copies(connection, _temporary(stage), stage.columns, ours=True)
 
 
 def _temporary(stage: Stage) -> sql.Identifier:
     return sql.Identifier("pg_temp", stage.name)
-
-
-def _copy(table: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
-    return sql.SQL("COPY {} ({}) FROM STDIN").format(table, quoted(columns))
 
 
 def _excluded(names: Iterable[sql.Identifier]) -> sql.Composed:

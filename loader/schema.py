@@ -18,7 +18,7 @@ from psycopg import sql
 from config.connections import PostgresConnection
 from loader import naming
 from loader.keeping import DELETED_AT
-from loader.types import CLOSING_COLUMNS, MAX_NAME_BYTES, RawColumn, shortened
+from loader.types import CLOSING_COLUMNS, RawColumn
 
 log = structlog.get_logger()
 
@@ -27,9 +27,6 @@ RETIRED_MARK = "Retired by the loader"
 
 LOADED_AT, SOURCE_TS = (name for name, _ in CLOSING_COLUMNS)
 MARK = RawColumn(DELETED_AT, "timestamp with time zone")
-
-LOAD, RELOAD, TOUCHED, STAGE = "_load_", "_reload_", "_touched_", "_stage_"
-"""Prefixes of the helper tables that accompany a table while it is loaded or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +121,6 @@ def _numbers(kind: str) -> list[int]:
 def _whole_digits(kind: str) -> int:
     numbers = _numbers(kind)
     return numbers[0] - numbers[1] if len(numbers) == 2 else 0
-
-
-def helper_name(prefix: str, table: str) -> str:
-    """The helper table's name; unlike a table's own name it is shortened with its prefix."""
-    return shortened(prefix + table, MAX_NAME_BYTES)
 
 
 def quoted(names: Iterable[str]) -> sql.Composed:

@@ -11,8 +11,8 @@ import structlog
 
 from config.connections import MySQLConnection, PostgresConnection
 from config.tables import TableRules
+from loader import naming, schema, tracking
 from loader import replica as rep
-from loader import schema, tracking
 from loader.ddl.drift import drifted
 from loader.ddl.rekeeping import rekeep
 from loader.ddl.remasking import remasked
@@ -52,9 +52,15 @@ def stored_offset(postgres: PostgresConnection, server_id: int) -> Offset | None
 
 
 def first_offset(query: MySQLConnection, database: str, server_id: int) -> Offset:
-    """Where the replica's binlog ends, and a source position that is surely before it."""
-    mark = rep.read_mark(query, database)
+    """Where the replica's binlog ends, and a source position that is surely before it.
+
+    Before leg 1 has noted any it is looked for from an end on that was there first: what is
+    noted between two looks would be missed until the source's next transaction.
+    """
     position = rep.binlog_end(query)
+    mark = rep.read_mark(query, database)
+    if mark is not None:
+        position = rep.binlog_end(query)
     return Offset(
         position,
         server_id,
@@ -85,7 +91,11 @@ def restore_tables(
     statuses = tracking.read_statuses(postgres)
     watermarks = {} if everything else tracking.read_watermarks(postgres)
     helpers = [name for table in statuses for name in helpers_of(table)]
-    schema.drop_helpers(postgres, [h for h in helpers if h not in statuses])
+    loading = [name for name, status in statuses.items() if status.state == LOADING]
+    former = naming.former_helpers(postgres, statuses, loading)
+    schema.drop_helpers(postgres, [*helpers, *former])
+    for helper in former:
+        tracking.clear_all_exceptions(postgres, helper)
     for name, status in statuses.items():
         table = tables.get(name)
         followed = status.state in (STREAMING, RELOADING)

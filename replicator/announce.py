@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from replicator.binlog.events import format_description_without_checksums
-from replicator.binlog.rowimage import binlog_statement
+from replicator.binlog.statement import binlog_statement
 
 
 def announcement(format_description: bytes, *, mariadb: bool) -> Iterator[bytes]:

@@ -27,7 +27,6 @@ from replicator.binlog.resultset import ResultSet
 from replicator.binlog.rowimage import (
     RowImageEncoder,
     TableLayout,
-    binlog_statement,
     build_table_map,
     rows_event,
 )
@@ -226,13 +225,6 @@ class TablePlan:
             _literal(column.type.base, column.type.charset, value)
             for column, value in zip(self._key, values, strict=True)
         )
-
-
-def statement_of(table_map: bytes, event: bytes) -> bytes:
-    """The statement that writes the event's rows."""
-    if rowkernel is None:
-        return binlog_statement(table_map + event)
-    return rowkernel.binlog_statement([table_map, event])
 
 
 def _size(rows: list[Any]) -> int:

@@ -22,7 +22,7 @@ from replicator import replica as rep
 from replicator import source as src
 from replicator.answered import EVERY_SECONDS, forget_answered
 from replicator.binlog.position import SourcePosition
-from replicator.binlog.schema import schemas_from_catalog
+from replicator.binlog.schema import hashes_from_catalog
 from replicator.binlog.transactions import (
     Change,
     Prepared,
@@ -383,11 +383,11 @@ class Replicator:
         kept = self._routes.windowed().difference(passed) | self._mending.copies
         self._reconciler.finish_others(kept)
         if passed:
-            hashes = schemas_from_catalog(session.replica, self._settings.replication.db, passed)
+            hashes = hashes_from_catalog(session.replica, self._settings.replication.db, passed)
             execute(session.replica, "BEGIN")
             for table in passed:
                 tracking.set_state(
-                    session.replica, table, TableState.STREAMING, schema_hash=hashes[table].hash
+                    session.replica, table, TableState.STREAMING, schema_hash=hashes[table]
                 )
                 copy_progress.forget_progress(session.replica, table)
                 resync_requests.answer_restarted(session.replica, table)

@@ -15,12 +15,11 @@ COM_STMT_EXECUTE in the MariaDB knowledge base, "Clientserver Protocol".
 
 from __future__ import annotations
 
-import binascii
 import struct
-from collections.abc import Callable
 from typing import Any
 
 from config.driver import understood
+from replicator.binlog.statement import binlog_statement, in_base64
 
 Command = tuple[int, bytes]
 """A command's number and what follows it in its packet."""
@@ -45,7 +44,7 @@ class Delivery:
     def commands(self, events: bytes) -> list[Command]:
         """What to send; the last one's answer tells whether the events were applied."""
         if len(events) < _BY_VARIABLE or not self._prepared():
-            return [(_QUERY, in_base64(events, 0, len(events), b"BINLOG '", b"'"))]
+            return [(_QUERY, binlog_statement(events))]
         half = len(events) // 6 * 3  # both texts together are the whole's: no padding in between
         first, second = self._prepared()
         return [
@@ -79,18 +78,3 @@ def _execution(statement: int, events: bytes, start: int, end: int) -> Command:
     head = struct.pack("<IBI", statement, 0, 1) + b"\0\1" + _BLOB
     head += b"\xfe" + length.to_bytes(8, "little")
     return _EXECUTE, in_base64(events, start, end, head, b"")
-
-
-def in_base64_python(data: bytes, start: int, end: int, head: bytes, tail: bytes) -> bytes:
-    """`head`, then what `data` holds from `start` to `end` in base64, then `tail`."""
-    text = binascii.b2a_base64(memoryview(data)[start:end], newline=False)
-    return b"".join((head, text, tail))
-
-
-in_base64: Callable[[bytes, int, int, bytes, bytes], bytes]
-try:
-    from replicator.binlog import rowkernel
-
-    in_base64 = rowkernel.in_base64
-except ImportError:  # built without a compiler: the same, a quarter as fast
-    in_base64 = in_base64_python

@@ -10,6 +10,12 @@ outlive the main one. So each of those holds a lock of its own, a *place*: first
 place, then it looks whether the main lock is still ours. Whoever takes the main lock afterwards
 finds the place taken, and waits until no place is. A process that was asleep meanwhile wakes up
 with connections that are closed, or with a lock that nobody else has.
+
+A host that vanishes leaves its sessions behind, and the server may not learn of it for hours. But
+a main connection is never left alone for long: it looks for requests, and a first copy pings it.
+So whoever wants its lock and finds that it has said nothing for SILENT_SECONDS ends it (KILL, which
+an account may do to its own), and then the places of which that is true. Were it a process that
+slept so long, it would find its connections closed, as ever.
 """
 
 from __future__ import annotations
@@ -18,14 +24,22 @@ import hashlib
 import time
 from typing import Any
 
+import pymysql
+import structlog
+
 from config.connections import connect_mysql, quote_mysql_identifier
 from config.errors import AlreadyRunning, ConfigError, ConnectionLost, ServerBusy, translated
 from config.settings import MySQLServer, Settings
 from replicator import tracking
 from replicator.tracking import execute, fetch
 
+log = structlog.get_logger(__name__)
+
 LOCK_PATIENCE = 15
 """Seconds to wait for a lock whose holder may be dying."""
+SILENT_SECONDS = 60
+"""Whoever holds a lock and has said nothing for so long is gone."""
+_NO_SUCH_SESSION = 1094
 PLACES = 48
 """Connections beside the main one that may write at the same time: three for each copy worker."""
 
@@ -96,8 +110,40 @@ def take_charset(hidden: Any, main: Any, database: str, charset: str, collation:
 def take_lock(connection: Any, database: str, role: str) -> None:
     """Hold the one lock of this role, or raise `AlreadyRunning`."""
     name = lock_name(database, role)
-    if fetch(connection, "SELECT GET_LOCK(%s, %s)", [name, LOCK_PATIENCE])[0][0] != 1:
+    if _locked(connection, name, LOCK_PATIENCE):
+        return
+    if not _end_silent(connection, [name]) or not _locked(connection, name, LOCK_PATIENCE):
         raise _already_running(database)
+
+
+def _locked(connection: Any, name: str, patience: int) -> bool:
+    return bool(fetch(connection, "SELECT GET_LOCK(%s, %s)", [name, patience])[0][0] == 1)
+
+
+def _end_silent(connection: Any, locks: list[str]) -> bool:
+    """End the sessions that hold these locks, if all have been silent for long; were there any?
+
+    Of another account's sessions an account sees nothing: those are left alone.
+    """
+    holders = set(
+        fetch(connection, "SELECT " + ", ".join(["IS_USED_LOCK(%s)"] * len(locks)), locks)[0]
+    )
+    silent = {
+        int(session[0]): int(session[5])
+        for session in fetch(connection, "SHOW PROCESSLIST")
+        if session[4] == "Sleep" and int(session[5] or 0) >= SILENT_SECONDS
+    }
+    sessions = {int(holder) for holder in holders if holder is not None}
+    if not sessions or not sessions <= silent.keys():
+        return False
+    for session in sessions:
+        log.warning("silent_predecessor_ended", session=session, seconds=silent[session])
+        try:
+            execute(connection, f"KILL {session}")
+        except pymysql.OperationalError as error:
+            if error.args[0] != _NO_SUCH_SESSION:
+                raise
+    return True
 
 
 def _already_running(database: str) -> AlreadyRunning:
@@ -152,7 +198,9 @@ def _await_predecessor(connection: Any, database: str) -> None:
     deadline = time.monotonic() + LOCK_PATIENCE
     while fetch(connection, query, places)[0][0] is not None:
         if time.monotonic() > deadline:
-            raise _already_running(database)
+            if not _end_silent(connection, places):
+                raise _already_running(database)
+            deadline = time.monotonic() + LOCK_PATIENCE
         time.sleep(0.2)
 
 

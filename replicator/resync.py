@@ -13,6 +13,7 @@ request's row alone, and reloads the table at a watermark behind the swap.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,9 @@ log = structlog.get_logger(__name__)
 
 STREAM = tracking.RESYNC
 _MOST_RESTARTS = 20
+_ADVANCE_SECONDS = 2.0
+"""How long the main stream waits at most while a copy is brought to its position: longer than a
+step of its own takes, so that it is caught up with even where neither has anything else to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +246,14 @@ class Resync(threading.Thread):
     def advance(self, target: SourcePosition) -> bool:
         """On the main thread: bring the copy to exactly `target`; False if it takes longer.
 
+        All that has come is passed, not a piece at each look: the main stream moves on between
+        looks, under load by more than a piece, and the copy would never come level with it.
         Raises `TableChanged` where the table's definition changes on the way.
         """
         if self.room is None:
             raise AssertionError("the copy was never ready")
-        if self.position < target:
+        deadline = time.monotonic() + _ADVANCE_SECONDS
+        while self.position < target and time.monotonic() < deadline:
             if not self._pending:
                 self._pending.extend(self.room.stream.read(0.2))
             self._feed(self.room, target)

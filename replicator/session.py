@@ -21,6 +21,7 @@ from replicator import tracking
 from replicator.announce import announcement
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.stream import BinlogStream
+from replicator.pair import ends_differ, require_fitting, require_no_versions
 from replicator.prepared import PreparedTransactions
 from replicator.provenance import Provenance
 from replicator.reconcile import Reconciler
@@ -30,6 +31,7 @@ from replicator.statements import read_statements
 from replicator.throttle import Ceiling
 from replicator.tracking import execute, execute_bytes
 from replicator.virtual_columns import UNCOMMITTED, WORKED_OUT_FROM, VirtualColumns
+from replicator.zones import known_from
 
 RAW_SESSION = (
     "SET SESSION character_set_results=NULL",
@@ -79,7 +81,9 @@ class Session:
         self.hidden = self.kept(rep.open_side(settings.replication, self.replica))
         with translated(settings.replication.label):
             self.replica_identity = src.identify(self.replica)
-            self._require_same_family()
+            require_fitting(self.identity, self.replica_identity)
+            if ends_differ(self.identity.number, self.replica_identity.number):
+                require_no_versions(self.replica, settings.replication.db, self.rules.carries)
         with translated("source or replica"):
             self.statements = read_statements(
                 self.catalog,
@@ -89,6 +93,7 @@ class Session:
                 source_db=settings.source.db,
                 replica_db=settings.replication.db,
                 carries=self.rules.carries,
+                zone_known_from=known_from(self.catalog, self.hidden),
             )
 
     def kept(self, connection: Any) -> Any:
@@ -116,15 +121,6 @@ class Session:
                 hint="Check OPENDENTAL_SOURCE_DB, and GRANT SELECT on it.",
             )
         return rows[0]
-
-    def _require_same_family(self) -> None:
-        if self.identity.mariadb != self.replica_identity.mariadb:
-            raise ConfigError(
-                f"source ({self.identity.version}) and replica"
-                f" ({self.replica_identity.version}) are of different families",
-                hint="Run the replica on the source's family: MariaDB with MariaDB, MySQL with"
-                " MySQL. Row events are applied as they are, and the families differ there.",
-            )
 
     @property
     def provenance(self) -> Provenance:

@@ -49,7 +49,8 @@ from replicator.binlog.catalog import CatalogTable, read_catalog
 from replicator.binlog.events import TableMap
 from replicator.binlog.position import SourcePosition
 from replicator.binlog.schema import schemas_from_catalog
-from replicator.chunks import Chunk, Key, TablePlan, Writer, statement_of
+from replicator.binlog.statement import binlog_statement
+from replicator.chunks import Chunk, Key, TablePlan, Writer
 from replicator.copy_progress import (
     CopyProgress,
     forget_keys,
@@ -128,7 +129,7 @@ class TableCopier:
         self._writer = Writer(identity.server_id, 1 if replica_identity.mariadb else 2)
         self._history = history
         self._views = Views(reader, history, mariadb=identity.mariadb)
-        self._targets = Targets(catalog, replica, identity, replica_db)
+        self._targets = Targets(catalog, replica, identity, replica_identity, replica_db)
         self._chunk_rows = chunk_rows
         self._lock = lock
         self._ceiling = ceiling or Ceiling(0)
@@ -442,11 +443,12 @@ class TableCopier:
                 self._send(plan, event)
 
     def _send(self, plan: TablePlan, event: bytes) -> None:
-        statement = statement_of(plan.table_map, event)
+        events = plan.table_map + event
+        statement = binlog_statement(events)
         if fits(self._replica, len(statement)):
             execute_bytes(self._replica, statement)
         else:
-            execute_events(self._replica, plan.table_map + event, plan.source)
+            execute_events(self._replica, events, plan.source)
 
     # --- rows that must be read again ----------------------------------------------------
 

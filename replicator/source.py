@@ -36,6 +36,16 @@ class Identity:
         return "mariadb" in self.version.lower()
 
     @property
+    def family(self) -> str:
+        """Its family as people spell it."""
+        return "MariaDB" if self.mariadb else "MySQL"
+
+    @property
+    def series(self) -> tuple[int, int]:
+        """The release series: (10, 11) of 10.11.19."""
+        return self.number // 10000, self.number // 100 % 100
+
+    @property
     def number(self) -> int:
         """The version as versioned comments count it: 101119 for 10.11.19, 90704 for 9.7.4."""
         parts = [*self.version.split("-")[0].split("."), "0", "0"][:3]

@@ -15,7 +15,7 @@ import structlog
 
 from config.connections import quote_mysql_identifier as quote
 from config.errors import ConfigError
-from replicator.binlog.ddl import Execute, Verdict
+from replicator.binlog.ddl import Execute, Unsupported, Verdict
 from replicator.binlog.events import QueryEvent
 from replicator.binlog.zone_dependence import depends_on_zone, stored_by_clock
 from replicator.ddl_session import (
@@ -28,6 +28,7 @@ from replicator.ddl_session import (
     statement_text,
     status_of,
 )
+from replicator.pair import brings_versions, ends_differ
 from replicator.source import Identity
 from replicator.tracking import fetch
 from replicator.zones import SYSTEM, Span, Zones
@@ -69,7 +70,7 @@ class Statements:
         self, query: QueryEvent, present: Callable[[str], bool] = lambda _table: True
     ) -> Verdict:
         """What the statement means for the replica; `present` tells which tables it has."""
-        return decide_query(
+        verdict = decide_query(
             query,
             self._context,
             source_db=self._source_db,
@@ -78,6 +79,22 @@ class Statements:
             lower_case_table_names=self._lower_case_table_names,
             source_engine=self._source_engine,
             present=present,
+        )
+        if isinstance(verdict, Execute) and self._versions_differ(query):
+            return Unsupported(
+                f"table {', '.join(verdict.tables)} is system-versioned, and the replica is of"
+                " MariaDB 11.5 or newer, where present versions of rows are marked otherwise",
+                "Exclude the table in tables.toml until the source's server is upgraded too.",
+            )
+        return verdict
+
+    def _versions_differ(self, query: QueryEvent) -> bool:
+        """Does it bring versions of rows whose ends would be others on the replica?"""
+        context = self._context
+        if context.flavour != "mariadb":
+            return False
+        return ends_differ(context.source_version, context.replica_version) and brings_versions(
+            self.text(query), dialect(query, context)
         )
 
     def text(self, query: QueryEvent) -> str:
@@ -191,6 +208,7 @@ def read_statements(
     source_db: str,
     replica_db: str,
     carries: Callable[[str], bool],
+    zone_known_from: int = 0,
 ) -> Statements:
     """Ask both servers for what their binlog events leave out."""
     timestamp_defaults, names, engine = fetch(
@@ -207,7 +225,7 @@ def read_statements(
     )
     return Statements(
         context,
-        Zones(catalog),
+        Zones(catalog, zone_known_from),
         source_db=source_db,
         replica_db=replica_db,
         carries=carries,

@@ -38,10 +38,18 @@ class TableChanged(Exception):
 class Targets:
     """`catalog` is a connection to the source, `replica` one that writes no binlog."""
 
-    def __init__(self, catalog: Any, replica: Any, identity: src.Identity, replica_db: str) -> None:
+    def __init__(
+        self,
+        catalog: Any,
+        replica: Any,
+        identity: src.Identity,
+        replica_identity: src.Identity,
+        replica_db: str,
+    ) -> None:
         self._catalog = catalog
         self._replica = replica
         self._identity = identity
+        self._replica_identity = replica_identity
         self._replica_db = replica_db
         self._definitions: dict[str, str] = {}
         """What the targets were made from; those of another process's are not known."""
@@ -74,7 +82,9 @@ class Targets:
             create = src.create_statement(self._catalog, table)
             if whole:
                 src.require_whole_definition(self._catalog, table, create)
-                require_stored_alike(self._catalog, self._identity, table, create)
+                require_stored_alike(
+                    self._catalog, self._identity, self._replica_identity, table, create
+                )
             return create
         except pymysql.ProgrammingError as error:
             if error.args[0] == _NO_SUCH_TABLE:

@@ -91,6 +91,11 @@ DEFINITIONS = (
       message text CHARACTER SET utf8mb4 NULL,
       updated_at datetime(6) NOT NULL
     ) ENGINE=InnoDB""",
+    f"""CREATE TABLE IF NOT EXISTS etl_source_zone (
+      id tinyint unsigned NOT NULL PRIMARY KEY,
+      fingerprint varchar(64) {_ASCII} NOT NULL,
+      known_from bigint unsigned NOT NULL
+    ) ENGINE=InnoDB""",
     *records.DEFINITIONS,
     *control.DEFINITIONS,
 )

@@ -12,8 +12,11 @@ An offset that is the same from 1970 to 2038 is the zone, for all that can be to
 Where clocks are put back, an hour comes twice. Which moments these are is asked for too, by
 halving the days on which the offset fell.
 
-What rests on the source's being as it was: a server that has been restarted under another `TZ`
-since an event, or whose tables of zones were exchanged, tells what is so now.
+A server tells what is so now. One that was started again under another `TZ` does not know what
+`SYSTEM` meant before. So a fingerprint of `SYSTEM` is kept on the replica; where it is another
+than it was, the zone counts as not known for all seconds before the server's start. What rests on
+the source's being as it was: tables of zones that are exchanged, and a server that was started
+twice while nobody looked, under another `TZ` and then under the first again.
 """
 
 from __future__ import annotations
@@ -23,11 +26,15 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
 
+import structlog
+
 from config.errors import CopyRefused, translated
 from replicator.binlog.ddl import Dialect
 from replicator.binlog.zone_dependence import stored_by_clock
 from replicator.source import Identity
-from replicator.tracking import fetch
+from replicator.tracking import execute, fetch
+
+log = structlog.get_logger(__name__)
 
 SYSTEM: Final = "SYSTEM"
 _OFFSET: Final = re.compile(r"[+-]\d{1,2}:\d{2}\Z")
@@ -39,13 +46,20 @@ _SECOND: Final = timedelta(seconds=1)
 _DAYS: Final = 24_850
 """From 2 January 1970 to the last days of what a TIMESTAMP of 32 bits can hold."""
 _EACH_DAY: Final = (
-    "SELECT day, TIMESTAMPDIFF(SECOND, day, CONVERT_TZ(day, '+00:00', %s)) FROM ("
+    "SELECT day, TIMESTAMPDIFF(SECOND, day, CONVERT_TZ(day, '+00:00', %s)) AS away FROM ("
     "SELECT TIMESTAMP'1970-01-02 00:00:00' + INTERVAL d1.n + 10 * d2.n + 100 * d3.n + 1000 * d4.n"
     f" + 10000 * d5.n DAY AS day FROM ({_DIGITS}) d1, ({_DIGITS}) d2, ({_DIGITS}) d3,"
     f" ({_DIGITS}) d4, ({_DIGITS}) d5 WHERE d5.n < 3"
     f" AND d1.n + 10 * d2.n + 100 * d3.n + 1000 * d4.n + 10000 * d5.n < {_DAYS}) days ORDER BY day"
 )
 """No zone has left its offset for less than some weeks, in these years."""
+
+_FINGERPRINT: Final = (
+    "SELECT CONCAT(COUNT(*), ' ', SUM(away), ' ', BIT_XOR(CRC32(CONCAT(day, ' ', away))))"
+    " FROM ({}) AS told"
+)
+_STARTING: Final = 2
+"""Seconds that a server's own count of its age may be off."""
 
 Span = tuple[datetime, datetime]
 """Moments in UTC: from the first, and before the second."""
@@ -54,8 +68,10 @@ Span = tuple[datetime, datetime]
 class Zones:
     """The zones of one source, over a connection that the caller alone uses."""
 
-    def __init__(self, catalog: Any) -> None:
+    def __init__(self, catalog: Any, known_from: int = 0) -> None:
+        """`known_from`: the first second at which `SYSTEM` was what it is now."""
         self._catalog = catalog
+        self._known_from = known_from
         self._days: dict[str, list[tuple[datetime, int | None]]] = {}
         self._repeated: dict[str, list[Span]] = {}
 
@@ -63,6 +79,8 @@ class Zones:
         """The zone's offset in that second since 1970; None where the source does not know it."""
         if _OFFSET.match(zone):
             return zone
+        if zone.upper() == SYSTEM and timestamp < self._known_from:
+            return None
         moment = _told(datetime.fromtimestamp(timestamp, UTC))
         ((away,),) = self._ask(
             "SELECT TIMESTAMPDIFF(SECOND, %s, CONVERT_TZ(%s, '+00:00', %s))", moment, moment, zone
@@ -127,21 +145,43 @@ class Zones:
             return fetch(self._catalog, question, arguments)
 
 
-def require_stored_alike(catalog: Any, identity: Identity, table: str, create: str) -> None:
+def known_from(catalog: Any, replica: Any) -> int:
+    """From which second on the source knows what its `SYSTEM` zone was; kept on the replica."""
+    ((told,),) = fetch(catalog, _FINGERPRINT.format(_EACH_DAY), [SYSTEM])
+    known = fetch(replica, "SELECT fingerprint, known_from FROM etl_source_zone")
+    if known and known[0][0] == told:
+        return int(known[0][1])
+    since = 0
+    if known:
+        ((now,),) = fetch(catalog, "SELECT UNIX_TIMESTAMP()")
+        ((_name, age),) = fetch(catalog, "SHOW GLOBAL STATUS LIKE 'Uptime'")
+        since = int(now) - int(age) + _STARTING
+        log.warning(
+            "source_zone_changed",
+            since=datetime.fromtimestamp(since, UTC).isoformat(),
+            remedy="none needed: tables that were altered before that are copied",
+        )
+    execute(replica, "REPLACE INTO etl_source_zone VALUES (1, %s, %s)", [told, since])
+    return since
+
+
+def require_stored_alike(
+    catalog: Any, identity: Identity, replica: Identity, table: str, create: str
+) -> None:
     """`CopyRefused` where the replica would generate a STORED column otherwise than the source.
 
     MySQL does not take such a column's value from the row event, but works it out again, and so
     does MariaDB 11; and the replica's sessions are in UTC. MariaDB 10 takes it as it is.
     """
-    if (identity.mariadb and identity.number < _GENERATES_ANEW) or not _STORED.search(create):
+    if (replica.mariadb and replica.number < _GENERATES_ANEW) or not _STORED.search(create):
         return
     column = stored_by_clock(create, Dialect(server_version=identity.number), {})
     with translated("source"):
         ((zone,),) = fetch(catalog, "SELECT @@GLOBAL.time_zone")
     if column is not None and not Zones(catalog).is_utc(str(zone)):
         raise CopyRefused(
-            f"column {table}.{column} is generated in the session's time zone and STORED, and this"
-            " server generates it anew on the replica, in UTC",
+            f"column {table}.{column} is generated in the session's time zone and STORED, and the"
+            " replica's server generates it anew, in UTC",
             hint=f'On the source: make the column VIRTUAL, or exclude "{table}" in tables.toml.',
         )
 

@@ -119,6 +119,7 @@ class Pipeline:
             mysql=pair.mysql,
             postgres=pair.postgres,
             source_options=dict(pair.chosen),
+            replica=pair.replica,
         )
         self.sandbox.up(engine)
         inherited = {

@@ -3,7 +3,8 @@
 Which servers a run needs is known once tests are collected; the first one
 asked for launches them all, so that they start side by side. `--servers` and
 `--postgres` choose which they are: one pair a run, the same server as source and as
-replica; `--source-options` sets the source up otherwise, as practices do (`source_options`).
+replica unless both are named (`mariadb:mariadb-11.8`); `--source-options` sets the source up
+otherwise, as practices do (`source_options`).
 Everything lives in one temporary directory, in memory where there is plenty, which the reaper
 removes with its servers even when pytest itself is killed.
 """
@@ -63,12 +64,19 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Which servers this run is on: source and replica alike, and PostgreSQL."""
+    """Which servers this run is on: source and replica, and PostgreSQL."""
 
     mysql: MySQLName
+    """The source, and the replica unless that is named."""
     postgres: PostgresName
     chosen: tuple[tuple[str, str], ...] = ()
     """Options of the source that this run is about."""
+    other: MySQLName | None = None
+    """A replica that is newer than its source."""
+
+    @property
+    def replica(self) -> MySQLName:
+        return self.other or self.mysql
 
     @property
     def family(self) -> str:
@@ -84,9 +92,20 @@ def family_of(mysql: str) -> str:
     return "mysql" if mysql.startswith("mysql") else "mariadb"
 
 
+PAIRS = (*MYSQL_NAMES, "mariadb:mariadb-11.8")
+"""What `--servers` may say: one server, or a source and a newer replica."""
+
+
+def named(servers: str) -> tuple[MySQLName, MySQLName | None]:
+    """The source that `--servers` means, and the replica if it is another."""
+    known = {name: name for name in MYSQL_NAMES}
+    source, _, replica = servers.partition(":")
+    return known[source], known.get(replica)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("servers")
-    group.addoption("--servers", choices=MYSQL_NAMES, default=MYSQL_NAMES[0])
+    group.addoption("--servers", choices=PAIRS, default=PAIRS[0], metavar="SOURCE[:REPLICA]")
     group.addoption("--postgres", choices=POSTGRES_NAMES, default=POSTGRES_NAMES[0])
     group.addoption("--source-options", default="", metavar="WORD,…")
 
@@ -99,8 +118,16 @@ def family() -> str:
     return _family[0]
 
 
+_newer = [False]
+
+
+def replica_is_newer() -> bool:
+    """Is the replica of this run another server than the source? Likewise."""
+    return _newer[0]
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    _family[0] = _pair_of(config).family
+    _family[0], _newer[0] = _pair_of(config).family, _pair_of(config).other is not None
     config.addinivalue_line(
         "markers",
         "only_on(name, reason): the test is about mariadb, mysql, or the named server alone",
@@ -110,7 +137,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test about other servers is not a part of this run: deselected, not skipped."""
     pair = _pair_of(config)
-    here = {pair.family, pair.mysql, pair.postgres}
+    here = {pair.family, pair.mysql, pair.replica, pair.postgres}
     others = [item for item in items if any(m.args[0] not in here for m in _only_on(item))]
     items[:] = [item for item in items if item not in others]
     config.hook.pytest_deselected(items=others)
@@ -125,16 +152,16 @@ def _only_on(item: pytest.Item) -> list[pytest.Mark]:
 def pytest_report_header(config: pytest.Config) -> str:
     pair = _pair_of(config)
     words = config.getoption("--source-options") or "as they come"
-    return f"servers: {pair.mysql} ({words}) -> {pair.mysql} -> {pair.postgres}"
+    return f"servers: {pair.mysql} ({words}) -> {pair.replica} -> {pair.postgres}"
 
 
 def _pair_of(config: pytest.Config) -> Pair:
-    mysql = config.getoption("--servers")
+    source, replica = named(config.getoption("--servers"))
     try:
-        chosen = source_options.parse(config.getoption("--source-options"), family_of(mysql))
+        chosen = source_options.parse(config.getoption("--source-options"), family_of(source))
     except ValueError as error:
         raise pytest.UsageError(f"--source-options: {error}") from None
-    return Pair(mysql, config.getoption("--postgres"), tuple(chosen.items()))
+    return Pair(source, config.getoption("--postgres"), tuple(chosen.items()), replica)
 
 
 @pytest.fixture(scope="session")
@@ -170,7 +197,7 @@ class Fleet:
             options = source_options.applied(SOURCE_OPTIONS, self.pair.chosen)
             return new_server(self.pair.mysql, place, options=options, server_id=1)
         if name == "replica_server":
-            return new_server(self.pair.mysql, place, options=REPLICA_OPTIONS, server_id=2)
+            return new_server(self.pair.replica, place, options=REPLICA_OPTIONS, server_id=2)
         return PostgreSQLServer(place, name=self.pair.postgres)
 
 
@@ -296,9 +323,11 @@ def new_mariadb(server_directory: Path, servers: Pair) -> Iterator[NewMariaDB]:
     def make(
         options: Options = SOURCE_OPTIONS, *, server_id: int = 1, durable: bool = False
     ) -> BinlogServer:
+        is_source = options.get("log_bin") == SOURCE_OPTIONS["log_bin"]
+        name = servers.mysql if is_source else servers.replica
         server = new_server(
-            servers.mysql,
-            server_directory / _name(servers.mysql),
+            name,
+            server_directory / _name(name),
             options=source_options.applied(options, servers.chosen),
             server_id=server_id,
             durable=durable,

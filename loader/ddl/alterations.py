@@ -87,14 +87,16 @@ def read_alterations(statement: str, dialect: Dialect) -> tuple[Action, ...] | N
     if reader.take("WAIT"):
         reader.at += 1
     reader.take("NOWAIT")
+    parts = list(segments(reader, reader.at, len(reader.code)))
     try:
-        return tuple(
-            action
-            for first, last in segments(reader, reader.at, len(reader.code))
-            for action in _actions(reader, first, last)
-        )
+        actions = tuple(action for part in parts for action in _actions(reader, *part))
     except Beyond:
         return None
+    if any(isinstance(action, Add) for action in actions) and any(
+        reader.word_at(first) == "ALTER" for first, _ in parts
+    ):
+        return None  # a new column's default, which old rows get, may be the one that is set here
+    return actions
 
 
 _OPTIONS = frozenset(

@@ -16,7 +16,8 @@ from loader.ddl import shapes
 from loader.ddl.rekeeping import follow_history
 from loader.keeping import keeping_of
 from loader.load.merge import bring_along, take_rows
-from loader.schema import RELOAD, TOUCHED, RawTable, helper_name, quoted
+from loader.naming import RELOAD, TOUCHED, helper_name
+from loader.schema import RawTable, quoted
 from loader.types import raw_name
 from loader.upsert import LOADED_AT, SOURCE_TS, same_key
 from replicator.binlog.schema import TableSchema

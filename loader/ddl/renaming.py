@@ -16,7 +16,7 @@ from loader.ddl.moves import Moves
 from loader.ddl.rekeeping import follow_moved
 from loader.ledger import Ledger
 from loader.lifecycle import Table
-from loader.schema import TOUCHED, helper_name
+from loader.naming import TOUCHED, helper_name
 from loader.tracking import LOADING, RELOADING, STREAMING
 from loader.types import raw_name
 

@@ -40,9 +40,9 @@ from loader.ledger import Ledger
 from loader.lifecycle import Table
 from loader.load.reload import shape_of
 from loader.masking import masks_of
+from loader.naming import TOUCHED, helper_name
 from loader.quarantine import entries
 from loader.quarantine.refusals import attempt, refusal
-from loader.schema import TOUCHED, helper_name
 from loader.tracking import LOADING, RELOADING, STREAMING, WAITING
 from loader.types import raw_name
 

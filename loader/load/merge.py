@@ -34,11 +34,12 @@ from loader.keeping import DELETED_AT, keeping_of
 from loader.load.numbered import NumberedRows
 from loader.load.reload import LoadedTable, shape_of
 from loader.load.spelling import SESSION
+from loader.naming import LOAD, RELOAD, TOUCHED, helper_name
 from loader.quarantine import entries
 from loader.quarantine.entries import Refused
 from loader.quarantine.refusals import attempt, pipeline
 from loader.sameness import same_values
-from loader.schema import LOAD, RELOAD, TOUCHED, RawTable, helper_name, quoted
+from loader.schema import RawTable, quoted
 from loader.types import raw_name
 from loader.upsert import LOADED_AT, same_key
 from replicator.binlog.schema import TableSchema

@@ -16,6 +16,7 @@ from psycopg import sql
 from config.connections import PostgresConnection
 from loader import schema
 from loader.load.spelling import SESSION, spelled
+from loader.naming import OURS
 from loader.quarantine.entries import DELETE, UPSERT, Refused
 from loader.quarantine.refusals import Reason, attempt, refused
 from loader.rawsql import LOADED_AT, SOURCE_TS, same_key
@@ -24,7 +25,7 @@ from loader.types import raw_name
 from loader.values import NULL
 from replicator.binlog.schema import TableSchema
 
-_NUMBERED = "_numbered"
+_NUMBERED = f"_numbered{OURS}"
 _N = "_number_of_the_row"
 
 

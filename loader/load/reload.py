@@ -40,11 +40,12 @@ from loader.load import selected
 from loader.load.carefully import CarefulCopy, UnheldNoting
 from loader.load.tablereader import Fault, RowReader, best_reader, select_list
 from loader.masking import Masker, kept
+from loader.naming import LOAD, RELOAD, helper_name
 from loader.quarantine import entries
 from loader.quarantine.entries import Refused
 from loader.quarantine.refusals import attempt, refusal
 from loader.replica import SourceMark
-from loader.schema import LOAD, RELOAD, RawTable, helper_name, quoted
+from loader.schema import RawTable, quoted
 from loader.types import CLOSING_COLUMNS, raw_columns, raw_name
 from loader.values import NULL, escaped
 from replicator.binlog.position import ReplicaPosition

@@ -15,7 +15,6 @@ Formats: MariaDB `sql/log_event.h`, `sql/rpl_record.cc`; MySQL `rows_event.h`.
 
 from __future__ import annotations
 
-import binascii
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -151,11 +150,6 @@ def rows_event(
     return with_header(kind.value[version - 1], timestamp, server_id, 0, b"".join(parts))
 
 
-def binlog_statement(events: bytes) -> bytes:
-    """The SQL statement that applies these events."""
-    return b"BINLOG '" + binascii.b2a_base64(events, newline=False) + b"'"
-
-
 def _all_columns(width: int) -> bytes:
     """A bitmap of `width` ones; as the servers do, the bits beyond are ones as well."""
     return b"\xff" * ((width + 7) // 8)
@@ -241,7 +235,6 @@ __all__ = [
     "RowImageEncoder",
     "RowSplitter",
     "TableLayout",
-    "binlog_statement",
     "build_table_map",
     "rows_event",
     "split_rows",

@@ -648,12 +648,6 @@ cdef fill_pairs():
 fill_pairs()
 
 
-def binlog_statement(list events not None):
-    """The SQL statement that applies these events, in order; as `batch.binlog_statement`."""
-    cdef bytes joined = events[0] if len(events) == 1 else b"".join(events)
-    return in_base64(joined, 0, PyBytes_GET_SIZE(joined), b"BINLOG '", b"'")
-
-
 def in_base64(
     bytes data not None, Py_ssize_t start, Py_ssize_t end, bytes head not None, bytes tail not None
 ):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import astuple, dataclass, fields
 
 import pymysql
@@ -31,6 +31,7 @@ HIDDEN_HASH = "DB_ROW_HASH_"
 _BINARY = 63
 _BEYOND_UTF8MB3 = re.compile("[\U00010000-\U0010ffff]")
 _HASH_VERSION = 1
+_TABLES_AT_ONCE = 8
 
 # Bytes that a character takes at most (information_schema.CHARACTER_SETS.MAXLEN), if not one.
 _WIDEST = {
@@ -163,8 +164,28 @@ def schemas_from_catalog(
     connection: pymysql.Connection[Cursor], database: str, tables: Collection[str] | None = None
 ) -> dict[str, TableSchema]:
     """Schemas of a database's base tables by name; only those in `tables` unless that is None."""
-    found = read_catalog(connection, database, tables)
-    return {name: schema_from_catalog(table) for name, table in found.items()}
+    return dict(_read(connection, database, tables))
+
+
+def hashes_from_catalog(
+    connection: pymysql.Connection[Cursor], database: str, tables: Collection[str]
+) -> dict[str, str]:
+    """The hashes of these tables' schemas; no more of them than a few is held at any time."""
+    return {name: schema.hash for name, schema in _read(connection, database, tables)}
+
+
+def _read(
+    connection: pymysql.Connection[Cursor], database: str, tables: Collection[str] | None
+) -> Iterator[tuple[str, TableSchema]]:
+    """A few at a time: what the catalog says of a column is ten times what becomes of it."""
+    for some in [None] if tables is None else _some(sorted(tables)):
+        for name, table in read_catalog(connection, database, some).items():
+            yield name, schema_from_catalog(table)
+
+
+def _some(names: list[str]) -> Iterator[list[str]]:
+    for at in range(0, len(names), _TABLES_AT_ONCE):
+        yield names[at : at + _TABLES_AT_ONCE]
 
 
 def schema_from_catalog(table: CatalogTable) -> TableSchema:

@@ -11,7 +11,9 @@ its own, winter's or summer's. That is so for
 * a literal, or an expression, that is a TIMESTAMP's default;
 * a default or a generated value that is worked out from a TIMESTAMP;
 * UNIX_TIMESTAMP('…'), FROM_UNIXTIME() and CONVERT_TZ(), in partitions' bounds too;
-* a literal with an offset of its own (MySQL 8.0.19), which is shifted into the session's zone.
+* a literal with an offset of its own (MySQL 8.0.19), which is shifted into the session's zone;
+* PARTITION BY SYSTEM_TIME INTERVAL (MariaDB), whose bounds are counted from a literal, or from the
+  statement's own day, by the clock: they say which versions of rows a DROP PARTITION takes away.
 
 What is not certain counts as yes: the table is copied then, which is exact.
 """
@@ -58,7 +60,7 @@ def depends_on_zone(statement: str, dialect: Dialect, timestamps: Mapping[str, i
     if altering is None:
         return True
     start = reader.at
-    if _converts(reader, start, len(reader.code)):
+    if _converts(reader, start, len(reader.code)) or _cuts_time(reader, start):
         return True
     definitions = list(_altered(reader) if altering else _created(reader))
     moments = set(known) | {_name(reader, one) for one in definitions if _is_moment(reader, one)}
@@ -111,6 +113,14 @@ def _converts(reader: Reader, start: int, last: int) -> bool:
         if token.kind is Kind.STRING and _WITH_OFFSET.match(token.text):
             return True
     return False
+
+
+def _cuts_time(reader: Reader, start: int) -> bool:
+    """Are versions of rows parted by the clock?"""
+    return any(
+        (reader.word_at(at), reader.word_at(at + 1)) == ("SYSTEM_TIME", "INTERVAL")
+        for at in range(start, len(reader.code))
+    )
 
 
 # --- which columns -----------------------------------------------------------------------

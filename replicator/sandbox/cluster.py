@@ -60,6 +60,8 @@ class State:
     mysql: MySQLName = "mariadb"
     postgres: PostgresName = "postgresql"
     source_options: dict[str, str] = field(default_factory=dict)
+    replica: MySQLName | None = None
+    """The replica's server where it is another than the source's."""
 
     @classmethod
     def new(
@@ -68,8 +70,10 @@ class State:
         mysql: MySQLName,
         postgres: PostgresName,
         source_options: Mapping[str, str],
+        replica: MySQLName | None,
     ) -> State:
         return cls(
+            replica=replica,
             mysql=mysql,
             postgres=postgres,
             source_options=dict(source_options),
@@ -88,8 +92,9 @@ class State:
 class Sandbox:
     """Three servers under `directory`. `durable`: they wait for the disk as real ones do.
 
-    `mysql` and `postgres` say which servers a new sandbox runs, `source_options` what its
-    source is told beside `SOURCE_OPTIONS`; one that exists keeps its own.
+    `mysql` and `postgres` say which servers a new sandbox runs, `replica` which other one its
+    replica is, `source_options` what its source is told beside `SOURCE_OPTIONS`; one that exists
+    keeps its own.
     """
 
     def __init__(
@@ -100,9 +105,10 @@ class Sandbox:
         mysql: MySQLName = "mariadb",
         postgres: PostgresName = "postgresql",
         source_options: Mapping[str, str] = MappingProxyType({}),
+        replica: MySQLName | None = None,
     ) -> None:
         self.directory = Path(directory).absolute()
-        self._servers = mysql, postgres, source_options
+        self._servers = mysql, postgres, source_options, replica
         self._durable = durable
         self._state = self._read_state()
         if self._state is not None:
@@ -240,7 +246,7 @@ class Sandbox:
             durable=self._durable,
         )
         self.replica = new_server(
-            state.mysql,
+            state.replica or state.mysql,
             self.directory / "replica",
             port=state.replica_port,
             options=REPLICA_OPTIONS,

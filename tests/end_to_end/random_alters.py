@@ -7,7 +7,14 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 
 from tests.end_to_end.random_model import Draw, Model, quoted, there
-from tests.end_to_end.random_values import CHANGES_TO, KEYABLE, a_family, can_default, value
+from tests.end_to_end.random_values import (
+    CHANGES_TO,
+    KEYABLE,
+    a_family,
+    can_default,
+    computed,
+    value,
+)
 
 
 def alter(draw: Draw, model: Model, name: str) -> str:
@@ -63,11 +70,12 @@ def add_column(draw: Draw, model: Model, name: str) -> str:
 
 def add_computed(draw: Draw, model: Model, name: str) -> str:
     """A column that the server fills: the model never writes it."""
-    column = quoted(model.fresh_column())
+    column, columns = quoted(model.fresh_column()), model.tables[name].columns
+    base = draw(st.sampled_from(sorted(columns)))
     kind = draw(
         st.sampled_from(
             [
-                "bigint AS (id + 1) VIRTUAL",
+                *[computed(draw, quoted(base), columns[base])] * 3,
                 "varchar(20) AS (CONCAT('n', id)) STORED",
                 "bigint AS (id * 3) STORED INVISIBLE",
                 "timestamp NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP",

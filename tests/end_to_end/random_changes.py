@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.end_to_end import random_alters, random_rows
 from tests.end_to_end.random_model import NAMES, Draw, Model, Table, quoted, there
-from tests.end_to_end.random_values import KEYABLE, a_family
+from tests.end_to_end.random_values import KEYABLE, a_family, computed
 
 CONNECTIONS = 3
 FEWEST_STATEMENTS, MOST_STATEMENTS = 15, 60
@@ -67,9 +67,10 @@ def _create(draw: Draw, model: Model, name: str, exists: str, replace: str = "")
         table.columns[model.fresh_column()] = a_family(draw, model.server)
     table.hidden = {c for c in table.columns if c != "id" and draw(st.integers(0, 9)) == 0}
     lines = [f"{quoted(c)} {f}{_ending(table, c)}" for c, f in table.columns.items()]
-    if draw(st.integers(0, 4)) == 0:
-        kind = draw(st.sampled_from(["VIRTUAL", "STORED"]))
-        lines.append(f"twice bigint AS (id * 2) {kind}{draw(st.sampled_from(['', ' INVISIBLE']))}")
+    if draw(st.integers(0, 3)) == 0:
+        base = draw(st.sampled_from(sorted(table.columns)))
+        how = computed(draw, quoted(base), table.columns[base])
+        lines.append(f"twice {how}{draw(st.sampled_from(['', ' INVISIBLE']))}")
     keys = list(KEYS)
     for column in [c for c, f in table.columns.items() if f in KEYABLE and c != "id"][-1:]:
         keys += [f"PRIMARY KEY (id, {quoted(column)})", f"PRIMARY KEY ({quoted(column)}, id)"]

@@ -126,3 +126,28 @@ def a_family(draw: Draw, server: str) -> str:
 def can_default(family: str) -> bool:
     """May a column of it have a literal default on every server?"""
     return not any(word in family for word in ("text", "blob", "json", "point", "COMPRESSED"))
+
+
+_WHOLE = ["bigint AS ({} % 7)", "int AS ({} IS NULL)",
+          "decimal(40,0) AS (CAST({} AS DECIMAL(40,0)) + 1)"]  # fmt: skip
+_WRITTEN = ["int AS (CHAR_LENGTH({}))", "varchar(9) CHARACTER SET utf8mb4 AS (LEFT({}, 3))",
+            "longtext AS (CONCAT('<', {}, '>'))"]  # fmt: skip
+_DAYS = ["int AS (YEAR({}))", "date AS (LAST_DAY({}))", "varchar(30) AS (CONCAT('on ', {}))"]
+
+
+def computed(draw: Draw, column: str, family: str) -> str:
+    """The definition of a column that the server works out from this one.
+
+    Not by the clock: what it shows of a TIMESTAMP is another for each session that reads.
+    """
+    word = family.partition("(")[0].partition(" ")[0]
+    if word.endswith("int"):
+        kinds = _WHOLE
+    elif word.endswith(("char", "text")):
+        kinds = _WRITTEN
+    elif word in ("date", "datetime"):
+        kinds = _DAYS
+    else:
+        kinds = _WHOLE[1:2]
+    kind = draw(st.sampled_from(["VIRTUAL", "VIRTUAL", "STORED"]))
+    return f"{draw(st.sampled_from(kinds)).format(column)} {kind}"

@@ -450,9 +450,11 @@ GROUPS = {"columns": COLUMNS, "keys": KEYS, "options": OPTIONS, "partitions": PA
           "tables": TABLES}  # fmt: skip
 
 
-def scenarios(family: str) -> dict[str, Scenario]:
-    """All that a family knows, by name."""
+def scenarios(family: str, *, newer: bool = False) -> dict[str, Scenario]:
+    """All that a family knows, by name; `newer`: and that a newer replica is not refused."""
     found = {name: s for group in GROUPS.values() for name, s in group.items()}
     if family == "mariadb":
         found |= MARIADB
+    if newer:  # replicator.pair
+        found = {n: s for n, s in found.items() if "SYSTEM VERSIONING" not in str(s.statements)}
     return {name: s for name, s in found.items() if s.family in (None, family)}

@@ -404,7 +404,8 @@ class Trial:
     def settle(self, deadline: float = 90.0) -> None:
         """Let everything arrive, and see that nothing was lost, doubled, or shown half."""
         with self._nobody_asking(), self.at_rest():
-            wait_until(lambda: not self.mending, 60, what="the rows to be mended")
+            # Behind all that was read before them: as long as everything else may take.
+            wait_until(lambda: not self.mending, deadline, what="the rows to be mended")
             self.pipe.catch_up(deadline)
             found = self.pipe.differences()
             assert found == {}, found

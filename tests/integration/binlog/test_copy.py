@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 
 from config.errors import CopyRefused, SchemaDrift
-from replicator.binlog import catalog
+from replicator.binlog import catalog, schema
 from replicator.binlog.events import EventType, parse_table_map, with_header
 from replicator.binlog.rowimage import (
     Kind,
@@ -21,6 +21,7 @@ from replicator.binlog.rowimage import (
     split_rows,
 )
 from replicator.binlog.schema import (
+    hashes_from_catalog,
     schema_from_catalog,
     schema_from_table_map,
     schemas_from_catalog,
@@ -253,6 +254,30 @@ def test_schemas_of_tables_whose_names_differ_in_case_alone_are_kept_apart(
         every = schemas_from_catalog(connection, lenient.name)
     assert sorted(every) == ["Twin", "twin"]
     assert every["twin"].columns[0].name == "a"
+
+
+def test_of_many_tables_the_catalog_is_asked_for_a_few_at_a_time(
+    lenient: MySQLDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All columns of some hundred wide tables would take more memory than a daemon may have."""
+    names = [f"t{number}" for number in range(20)]
+    for name in names:
+        lenient.execute(f"CREATE TABLE {name} (a int, b_{name} int)")
+    asked = list[int]()
+    read = schema.read_catalog
+
+    def noted(connection: Any, database: str, tables: Any) -> Any:
+        asked.append(len(tables))
+        return read(connection, database, tables)
+
+    monkeypatch.setattr(schema, "read_catalog", noted)
+    with closing(lenient.connect()) as connection:
+        hashes = hashes_from_catalog(connection, lenient.name, set(names))
+        found = schemas_from_catalog(connection, lenient.name, names)
+    assert list(found) == sorted(names)
+    assert hashes == {name: one.hash for name, one in found.items()}
+    assert len(set(hashes.values())) == len(names)
+    assert max(asked) < len(names) / 2
 
 
 def test_a_table_that_changes_between_two_views_of_the_catalog_is_read_again(

@@ -210,11 +210,12 @@ def crashing(
 def crawl(monkeypatch: pytest.MonkeyPatch) -> None:
     """One event a step: everything that happens between steps happens between any two events."""
     for kind in (AheadStream, BinlogStream):
-        monkeypatch.setattr(kind, "read", _one_at_a_time(kind.read))
+        monkeypatch.setattr(kind, "read", one_at_a_time(kind.read))
     monkeypatch.setattr(daemon, "STEP_SECONDS", 0.0)
 
 
-def _one_at_a_time(read: Callable[[Any, float], list[bytes]]) -> Callable[..., list[bytes]]:
+def one_at_a_time(read: Callable[[Any, float], list[bytes]]) -> Callable[..., list[bytes]]:
+    """A stream's `read` that brings one event, however many have come."""
     waiting: WeakKeyDictionary[Any, list[bytes]] = WeakKeyDictionary()
 
     def one(stream: Any, timeout: float) -> list[bytes]:

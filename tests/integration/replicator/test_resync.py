@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from config.errors import ConnectionLost
 from config.tables import TableRules
 from replicator import copy_progress, resync, resync_desk, scratch, tracking
 from replicator import source as src
+from replicator.binlog.position import SourcePosition
+from replicator.binlog.stream import BinlogStream
 from replicator.copy_progress import CopyProgress
 from replicator.resync import Resync
 from replicator.resync_desk import ResyncDesk
@@ -21,7 +24,7 @@ from replicator.snapshot import TableCopier
 from tests.numbers import numbers
 
 from .conftest import NewLeg
-from .leg import Crash, Leg, crashing, crawl
+from .leg import Crash, Leg, crashing, crawl, one_at_a_time
 
 ENGINES = ["InnoDB", "MyISAM"]
 
@@ -178,6 +181,30 @@ def test_a_schema_change_during_a_resync_is_exact_afterwards(
     assert leg.requests() == [("patient", "failed" if gone else "loading")]
     assert_left_nothing(leg)
     assert set(leg.states()) == set(leg.tables())
+
+
+def test_a_copy_comes_level_however_far_the_stream_moves_on_between_two_looks(
+    leg: Leg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look takes what one read brings, here an event, and more has come until the next."""
+    filled(leg, "InnoDB")
+    spoil(leg)
+    leg.resync("patient")
+    job = wait_for_thread(leg)
+    assert job.room is not None
+    monkeypatch.setattr(
+        job.room.stream, "read", partial(one_at_a_time(BinlogStream.read), job.room.stream)
+    )
+    for look in range(10):
+        for number in range(10):
+            leg.source.execute("INSERT INTO other VALUES (%s)", (10 * look + number,))
+        leg.step_until(partial(_has_come_to, leg, leg.source_position()))
+    assert leg.requests() == [("patient", "loading")]
+    assert_left_nothing(leg)
+
+
+def _has_come_to(leg: Leg, position: SourcePosition) -> bool:
+    return bool(leg.position() == position)
 
 
 def test_a_schema_change_that_the_copy_meets_on_the_last_stretch_is_exact_afterwards(

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+import threading
+from contextlib import suppress
 
-from config.errors import AlreadyRunning, ConfigError, PositionLost, SourceReset
+import pymysql
+import pytest
+from structlog.testing import capture_logs
+
+from config.errors import AlreadyRunning, ConfigError, ConnectionLost, PositionLost, SourceReset
 from replicator import replica as rep
 from replicator.resync_desk import ResyncDesk
 from replicator.sandbox.databases import MySQLDatabase
+from replicator.sandbox.waiting import wait_until
 from replicator.schema_changes import SchemaChanges
 from replicator.snapshot import TableCopier
+from replicator.tracking import execute
 
 from .conftest import NewLeg
 from .leg import Crash, Leg, crashing
@@ -31,6 +38,59 @@ def test_a_second_replicator_does_not_start(
     second.source.execute("INSERT INTO patient VALUES (2)")
     second.catch_up()
     second.assert_exact()
+
+
+def test_a_predecessor_that_says_nothing_any_more_is_ended_with_all_that_it_holds(
+    new_leg: NewLeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its host has vanished, of which the server hears nothing."""
+    monkeypatch.setattr(rep, "LOCK_PATIENCE", 1)
+    first, second = new_leg(), new_leg(server_id=2**31 + 40)
+    first.source.execute("CREATE TABLE patient (id INT PRIMARY KEY)")
+    first.catch_up()
+    with pytest.raises(AlreadyRunning):
+        second.step()
+    monkeypatch.setattr(rep, "SILENT_SECONDS", 0)
+    second.source.execute("INSERT INTO patient VALUES (1)")
+    with capture_logs() as logs:
+        second.catch_up()
+    ended = [line["session"] for line in logs if line["event"] == "silent_predecessor_ended"]
+    assert len(ended) == len(set(ended)) >= 2  # the main connection, and the hidden one
+    monkeypatch.undo()
+    monkeypatch.setattr(rep, "LOCK_PATIENCE", 0)
+    with pytest.raises(ConnectionLost):
+        first.step()
+    with pytest.raises(AlreadyRunning):  # it was not gone: it stands by, as ever
+        first.step()
+    second.source.execute("INSERT INTO patient VALUES (2)")
+    second.catch_up()
+    second.assert_exact()
+
+
+def test_a_predecessor_at_work_is_not_ended_however_long_it_takes(
+    new_leg: NewLeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rep, "LOCK_PATIENCE", 0)
+    monkeypatch.setattr(rep, "SILENT_SECONDS", 0)
+    first, second = new_leg(), new_leg(server_id=2**31 + 40)
+    first.source.execute("CREATE TABLE patient (id INT PRIMARY KEY)")
+    first.catch_up()
+    working = first.replicator._session
+    assert working is not None
+
+    def work() -> None:
+        with suppress(pymysql.err.OperationalError):  # interrupted, at the end
+            execute(working.replica, "SELECT SLEEP(100)")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    number = working.replica.thread_id()
+    question = f"SELECT 1 FROM information_schema.processlist WHERE id={number} AND command='Query'"
+    wait_until(lambda: first.replica.query(question), 10, "the long statement")
+    with pytest.raises(AlreadyRunning):
+        second.step()
+    first.replica.execute(f"KILL QUERY {number}")
+    thread.join()
 
 
 def test_a_database_that_was_there_takes_the_sources_character_set(leg: Leg) -> None:

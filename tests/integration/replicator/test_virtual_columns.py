@@ -90,7 +90,7 @@ CHANGES = (
 @pytest.fixture
 def newer(servers: Pair) -> bool:
     """Does the replica's server log virtual columns as they are, by itself?"""
-    return servers.mysql != "mariadb"
+    return servers.replica != "mariadb"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ of both, and of the hour of autumn that comes twice.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -185,6 +186,26 @@ def test_a_zone_without_summer_costs_no_copy(new_leg: NewLeg, source_in: NewSour
     assert leg.requests() == []
 
 
+@pytest.mark.only_on("mariadb", reason="MySQL has no versions of rows")
+@pytest.mark.parametrize("zone", [CHICAGO, PHOENIX])
+def test_versions_that_are_parted_by_the_clock_are_refused_where_clocks_are_put_forward(
+    new_leg: NewLeg, source_in: NewSource, zone: str
+) -> None:
+    leg = new_leg(source=source_in(zone))
+    leg.catch_up()
+    with session(leg.source, WINTER) as cursor:
+        cursor.execute(
+            "CREATE TABLE visit (id INT PRIMARY KEY AUTO_INCREMENT) WITH SYSTEM VERSIONING"
+            " PARTITION BY SYSTEM_TIME INTERVAL 1 DAY STARTS '2020-07-01 00:00:00'"
+            " (PARTITION p0 HISTORY, PARTITION pn CURRENT)"
+        )
+        cursor.execute("INSERT INTO visit VALUES (1)")
+    if zone == PHOENIX:
+        assert_arrives(leg)
+    else:
+        leg.step_until(lambda: leg.requests() == [("visit", "failed")], "a copy is refused")
+
+
 @pytest.mark.only_on("mysql", reason="MariaDB copies moments, and not what a clock shows")
 @pytest.mark.parametrize("engine", ["InnoDB", "MyISAM"])
 def test_an_hour_that_came_twice_is_copied_where_mysql_makes_the_table_anew(
@@ -310,3 +331,30 @@ def test_a_zone_that_the_replica_does_not_know_is_told_by_the_source(
         cursor.execute("ALTER TABLE visit MODIFY clock TIMESTAMP NULL")
     assert_arrives(leg)
     assert leg.requests() == [("visit", "loading")]
+
+
+def test_a_source_that_was_started_again_in_another_zone_is_not_asked_of_the_old_one(
+    new_leg: NewLeg, source_in: NewSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was changed before that is copied; what is changed from there on is executed."""
+    leg = new_leg(source=source_in(CHICAGO))
+    filled(leg)
+    leg.source.execute("CREATE TABLE other LIKE visit")
+    leg.source.execute("INSERT INTO other SELECT * FROM visit")
+    leg.catch_up()
+    leg.close()
+    leg.source.execute("ALTER TABLE visit ADD seen DATETIME DEFAULT CURRENT_TIMESTAMP")
+    leg.source.close()
+    leg.source.server.stop()
+    monkeypatch.setenv("TZ", PHOENIX)
+    leg.source.server.start()
+    leg.restart()
+    leg.catch_up()
+    leg.assert_exact()
+    assert [table for table, _state in leg.requests()] == ["visit"]
+    with session(leg.source, int(time.time()) + 60) as cursor:
+        cursor.execute("ALTER TABLE other ADD seen DATETIME DEFAULT CURRENT_TIMESTAMP")
+    leg.restart()
+    leg.catch_up()
+    leg.assert_exact()
+    assert [table for table, _state in leg.requests()] == ["visit"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ YES = {failpoints.CONSENT: "yes"}
 def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Signals that the process would have sent itself."""
     signals: list[int] = []
-    monkeypatch.setattr(os, "kill", lambda _pid, number: signals.append(number))
+    monkeypatch.setattr(signal, "pthread_kill", lambda _thread, number: signals.append(number))
     yield signals
     failpoints.disarm()
 
@@ -70,3 +72,37 @@ def test_orders_in_a_file_may_change_while_the_process_runs(
     assert sent == []
     failpoints.reach("apply.sent")
     assert sent == [signal.SIGSTOP]
+
+
+_PAUSES = 20
+_ON_A_THREAD = f"""
+import os, threading
+from config import failpoints
+def work():
+    failpoints.reach("copy.before_commit")
+    os.write(2, b"behind it")
+for _ in range({_PAUSES}):
+    failpoints.arm(os.environ)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+"""
+
+
+def test_a_thread_that_is_to_stand_still_goes_not_one_statement_further() -> None:
+    """Others would take a signal to the process in its stead, and a chunk would be committed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _ON_A_THREAD],
+        env={**os.environ, failpoints.ORDER: "copy.before_commit:pause", **YES},
+        cwd=Path(failpoints.__file__).parents[1],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        said = []
+        for _ in range(_PAUSES):
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            said.append(os.read(process.stderr.fileno(), 4096))
+            process.send_signal(signal.SIGCONT)
+    assert [one.startswith(b"behind it") for one in said] == [False] + [True] * (_PAUSES - 1)
+    assert not any(one.endswith(b"behind it") for one in said)

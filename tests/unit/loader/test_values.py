@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader import charsets, jsonb, schema, types, values, wire
+from loader import charsets, jsonb, naming, types, values, wire
 from loader.schema import RawTable, diff
 from loader.types import RawColumn
 from replicator.binlog.schema import Column, ColumnType
@@ -224,7 +224,7 @@ def test_tables_that_are_the_same_need_nothing() -> None:
 
 def test_helper_names_of_long_tables_stay_apart() -> None:
     first, second = "t" * 62 + "1", "t" * 62 + "2"
-    assert schema.helper_name("_load_", first) != schema.helper_name("_load_", second)
+    assert naming.helper_name("_load_", first) != naming.helper_name("_load_", second)
 
 
 def test_every_single_byte_set_has_its_256_places() -> None:

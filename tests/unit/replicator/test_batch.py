@@ -17,7 +17,7 @@ from replicator.binlog.events import (
     table_id_of,
     with_header,
 )
-from replicator.binlog.rowimage import binlog_statement
+from replicator.binlog.statement import binlog_statement
 from tests.unit.binlog.hand_made import Log
 
 RELAXED = 4

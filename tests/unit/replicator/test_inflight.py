@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.errors import Halt
-from replicator.delivery import Delivery, in_base64, in_base64_python
+from replicator.binlog.statement import in_base64, in_base64_python
+from replicator.delivery import Delivery
 from replicator.inflight import InFlight
 
 FAILED = pymysql.IntegrityError(1062, "there already")

@@ -410,11 +410,15 @@ def test_a_lost_history_begins_anew(harness: Harness, account: Account) -> None:
     assert_open_versions_are_live_rows(harness)
 
 
-def test_a_source_table_of_its_name_is_refused(harness: Harness, replica: Replica) -> None:
+@pytest.mark.parametrize("name", ["t_history", "t_history_open", "t_history_key"])
+def test_a_source_table_of_its_name_is_refused(
+    harness: Harness, replica: Replica, name: str
+) -> None:
+    """Or of the name of one of its indexes, which could not be found any more."""
     replica.create("t", COLUMNS)
-    replica.create("t_history", COLUMNS)
+    replica.create(name, COLUMNS)
     harness.restart()
-    with pytest.raises(ConfigError, match="t_history: the history of t has this name in raw"):
+    with pytest.raises(ConfigError, match=f"{name}: the history of t has this name in raw"):
         harness.catch_up()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,9 +73,15 @@ def _key(harness: Harness, table: str) -> list[str]:
 def _helpers(harness: Harness) -> list[str]:
     found = harness.raw.query(
         "SELECT relname FROM pg_class WHERE relnamespace = 'raw'::regnamespace"
-        " AND relname ~ '^_(load|reload|touched|swap)_' ORDER BY 1"
+        " AND relkind = 'r' AND relname ~ ' $' ORDER BY 1"
     )
     return [name for (name,) in found]
+
+
+def _raw_tables(harness: Harness) -> dict[str, int]:
+    """The raw tables by name, and which they are."""
+    query = "SELECT relname, oid FROM pg_class WHERE relnamespace = 'raw'::regnamespace"
+    return {name: oid for name, oid in harness.raw.query(query) if name in BESIDE}
 
 
 def _followed(harness: Harness, replica: Replica) -> Callable[[], bool]:
@@ -182,3 +189,69 @@ def test_a_view_that_has_a_new_tables_name_is_named_and_can_be_moved(
     replica.commit("INSERT INTO t VALUES (1, 1)")
     harness.catch_up()
     harness.assert_same("t")
+
+
+BESIDE = (
+    *("_load_t", "_reload_t", "_touched_t", "_swap_t", "_numbered"),
+    *("_stage_t", "_stage_keys_t", "_stage_touched_t", "keys_t", "touched_t"),
+)
+"""Names that somebody may give to tables, and that helper tables of ours would like to have."""
+
+
+def test_a_tables_name_is_its_own_whatever_helpers_another_one_has(
+    replica: Replica, harness: Harness, copies: Copies
+) -> None:
+    for table in BESIDE:
+        replica.create(table, "id int PRIMARY KEY, v int")
+        replica.commit(f"INSERT INTO {table} VALUES (1, 1), (2, 2), (3, 3)")
+    harness.catch_up()
+    every, there = ("t", "u", *BESIDE), _raw_tables(harness)
+
+    values = itertools.count(10)
+
+    def change() -> None:
+        """Each way to write, to more rows than are written one by one."""
+        changes = [f"UPDATE {table} SET v = 20 WHERE id = 2" for table in every]
+        changes += [f"DELETE FROM {table} WHERE id = 3" for table in every]
+        v = next(values)  # rows that are there change
+        more = ", ".join(f"({number}, {v})" for number in range(100, 500))
+        replica.commit(*changes, *(f"REPLACE INTO {table} VALUES {more}" for table in every))
+        replica.commit(*(f"DELETE FROM {table} WHERE id > 400" for table in every))
+        replica.commit(*(f"REPLACE INTO {table} VALUES (3, 3), (4, 4)" for table in every))
+
+    copies.behind[1] = copies.behind[2] = change  # the stream goes on beside the first copy
+    for table in ("u", "t"):
+        replica.create(table, "id int PRIMARY KEY, v int")
+        replica.commit(f"INSERT INTO {table} VALUES (1, 1), (2, 2), (3, 3)")
+    harness.catch_up()
+    harness.assert_same(*every)
+    replica.ddl("ALTER TABLE t MODIFY v varchar(20)")  # a reload, beside what is there
+    change()
+    harness.catch_up()
+    replica.ddl("RENAME TABLE t TO aside, u TO t, aside TO u")
+    change()
+    harness.catch_up()
+    harness.assert_same(*every)
+    assert _helpers(harness) == []
+    assert there.items() <= _raw_tables(harness).items()  # none had to be made again
+
+
+def test_helpers_that_an_earlier_version_left_are_dropped_and_nothing_else(
+    replica: Replica, harness: Harness
+) -> None:
+    for table in ("t", "_reload_t"):
+        replica.create(table, "id int PRIMARY KEY, v int")
+        replica.commit(f"INSERT INTO {table} VALUES (1, 1)")
+    harness.catch_up()
+    there = _raw_tables(harness)
+    for name in ("_touched_t", "_touched_nobody"):
+        harness.raw.execute(f"CREATE UNLOGGED TABLE raw.{name} (id int)")
+    harness.raw.execute("CREATE TABLE raw._load_t (id int)")  # there is a raw.t: it is somebody's
+    harness.restart()
+    replica.commit("INSERT INTO t VALUES (2, 2)")
+    harness.catch_up()
+    harness.assert_same("t", "_reload_t")
+    left = _raw_tables(harness)
+    assert set(left) == {"_reload_t", "_load_t"}
+    assert left["_reload_t"] == there["_reload_t"]
+    assert harness.raw.query("SELECT * FROM raw._touched_nobody") == []

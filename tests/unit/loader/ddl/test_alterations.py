@@ -67,6 +67,7 @@ def test_what_touches_no_column_is_no_action(actions: str) -> None:
     "actions",
     [
         "CONVERT TO CHARACTER SET utf8mb4",
+        "ADD a int, ALTER COLUMN a SET DEFAULT 5",
         "ADD a int AS (b + 1)",
         "ADD a datetime DEFAULT CURRENT_TIMESTAMP",
         "ADD a varchar(5) DEFAULT 'it\\'s'",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from contextlib import closing
@@ -69,6 +70,7 @@ class Answers(io.RawIOBase):
 
 def listen(connection: Any, another: Callable[[], Any]) -> None:
     """Let a connection that is logged in wait for its answers so."""
-    if not isinstance(connection._sock, socket.socket) or hasattr(connection._sock, "pending"):
+    stream = connection._sock
+    if not isinstance(stream, socket.socket) or isinstance(stream, ssl.SSLSocket):
         return
     connection._rfile = io.BufferedReader(Answers(connection, another))

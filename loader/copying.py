@@ -16,7 +16,7 @@ Without the compiled module, and for types that it does not know, everything goe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ import psycopg
 from psycopg import sql
 
 from config.connections import PostgresConnection
+from loader.quarantine.refusals import Reason, attempt, refused
 from loader.schema import quoted
 
 if TYPE_CHECKING:
@@ -60,11 +61,25 @@ def transcoder_of(connection: PostgresConnection, copy: Copy) -> Transcoder | No
         return None
 
 
-def copy_as_text(connection: PostgresConnection, copy: Copy, blocks: Iterable[bytes]) -> None:
-    """Send lines as they are."""
-    with connection.cursor() as cursor, cursor.copy(copy.text) as sink:
+def copy_as_text(
+    connection: PostgresConnection, copy: bytes | sql.Composed, blocks: Iterable[bytes]
+) -> None:
+    """Send lines as they are; `copy` is the COPY statement."""
+    with connection.cursor() as cursor, cursor.copy(copy) as sink:
         for block in blocks:
             sink.write(block)
+
+
+def copy_around(
+    connection: PostgresConnection, copy: sql.Composed, lines: bytes
+) -> list[tuple[bytes, Reason]]:
+    """Send whole lines as they are, but for those that PostgreSQL refuses; these, each with why."""
+
+    def write(some: Sequence[bytes]) -> Reason | None:
+        together = [b"\n".join(some) + b"\n"]
+        return attempt(connection, lambda: copy_as_text(connection, copy, together))
+
+    return refused(lines.split(b"\n")[:-1], write)
 
 
 def copy_into(
@@ -84,13 +99,13 @@ def copy_into(
     if len(first) >= ASK_BYTES:
         transcoder = ask() if ask is not None else transcoder_of(connection, copy)
     if transcoder is None:
-        copy_as_text(connection, copy, blocks)
+        copy_as_text(connection, copy.text, blocks)
         return
     for is_binary, some in groupby(_formed(blocks, transcoder), key=lambda formed: formed[0]):
         if is_binary:
             _copy_binary(connection, copy, (block for _, block in some))
         else:
-            copy_as_text(connection, copy, (block for _, block in some))
+            copy_as_text(connection, copy.text, (block for _, block in some))
 
 
 def _formed(blocks: Iterable[bytes], transcoder: Transcoder) -> Iterator[tuple[bool, bytes]]:

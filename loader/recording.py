@@ -13,6 +13,7 @@ from __future__ import annotations
 from psycopg import sql
 
 from config.connections import PostgresConnection
+from loader.copying import copy_as_text
 from loader.fold import blocks
 from loader.history_shape import history_name
 from loader.naming import STAGE, helper_name
@@ -88,9 +89,7 @@ class Recorder:
         self._stages.fill(self._keys, blocks(ends))
         self._connection.execute(self._staged_close)
         lines = (_line(*version) for version in versions.opened())
-        with self._connection.cursor() as cursor, cursor.copy(self._copy) as sink:
-            for block in blocks(lines):
-                sink.write(block)
+        copy_as_text(self._connection, self._copy, blocks(lines))
 
 
 def _line(row: bytes, since: bytes, until: bytes | None) -> bytes:

@@ -53,7 +53,7 @@ class Stages:
         if binary:
             copy_into(self._connection, kept.copy, blocks, lambda: self._transcoder(kept))
         else:
-            copy_as_text(self._connection, kept.copy, blocks)
+            copy_as_text(self._connection, kept.copy.text, blocks)
         reach("batch.staged")
 
     def _transcoder(self, kept: _Kept) -> Transcoder | None:

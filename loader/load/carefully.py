@@ -15,11 +15,12 @@ import structlog
 from psycopg import sql
 
 from config.connections import PostgresConnection
+from loader.copying import copy_around
 from loader.load.tablereader import Fault, RowReader, unheld_rows
 from loader.masking import kept
 from loader.quarantine import entries
 from loader.quarantine.entries import Refused
-from loader.quarantine.refusals import Reason, attempt, refused
+from loader.quarantine.refusals import Reason
 from loader.quarantine.unheld import selected_rows
 from loader.schema import RawTable
 from loader.tracking import Offset
@@ -87,17 +88,8 @@ class CarefulCopy:
 
     def put(self, copy: sql.Composed, lines: bytes, ending: bytes) -> None:
         """COPY whole lines, each of which closes with `ending`."""
-        units = lines.split(b"\n")
-        units.pop()
-
-        def write(some: Sequence[bytes]) -> Reason | None:
-            def run() -> None:
-                with self._connection.cursor() as cursor, cursor.copy(copy) as sink:
-                    sink.write(b"\n".join(some) + b"\n")
-
-            return attempt(self._connection, run)
-
-        found = [(line.removesuffix(ending), why) for line, why in refused(units, write)]
+        around = copy_around(self._connection, copy, lines)
+        found = [(line.removesuffix(ending), why) for line, why in around]
         self.reasons.update(why.text for _, why in found)
         if self._schema.primary_key:
             self._enter([self._named(row, why) for row, why in found])

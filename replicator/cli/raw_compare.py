@@ -31,12 +31,13 @@ from config.connections import quote_mysql_identifier as quote
 from config.errors import translated
 from config.settings import Settings
 from loader import replica as rep
+from loader.copying import copy_around, copy_as_text
 from loader.keeping import DELETED_AT
 from loader.load import selected
 from loader.load.reload import ALL_VERSIONS, VERSIONED, raw_bytes_options, shape_of
 from loader.load.tablereader import TableReader
 from loader.masking import kept
-from loader.quarantine.refusals import Reason, attempt, refused
+from loader.quarantine.refusals import attempt
 from loader.schema import RawTable, quoted
 from loader.types import raw_name
 from loader.upsert import blocks
@@ -220,9 +221,10 @@ class RawComparison:
         )
         into = sql.SQL("COPY {} ({}) FROM STDIN").format(copy, quoted(part.shape.names))
         left_out: list[bytes] = []
-        if attempt(self._postgres, lambda: self._write(into, self._blocks(part))) is not None:
+        postgres = self._postgres
+        if attempt(postgres, lambda: copy_as_text(postgres, into, self._blocks(part))) is not None:
             for block in self._blocks(part):
-                left_out += self._write_around(into, block)
+                left_out += (line for line, _ in copy_around(postgres, into, block))
         return replace(part, copy=name, refused=tuple(left_out))
 
     def _blocks(self, part: _Part) -> Iterator[bytes]:
@@ -230,20 +232,6 @@ class RawComparison:
         with self._rows.cursor(SSCursor) as rows:
             rows.execute(f"SELECT {reader.select_list} FROM {self._from(part)}")
             yield from blocks(reader.lines(rows))
-
-    def _write(self, into: sql.Composed, lines: Iterable[bytes]) -> None:
-        with self._postgres.cursor() as cursor, cursor.copy(into) as sink:
-            for block in lines:
-                sink.write(block)
-
-    def _write_around(self, into: sql.Composed, block: bytes) -> list[bytes]:
-        """Write a block's lines but for those that are refused; these."""
-
-        def write(some: Sequence[bytes]) -> Reason | None:
-            lines = b"\n".join(some) + b"\n"
-            return attempt(self._postgres, lambda: self._write(into, [lines]))
-
-        return [line for line, _ in refused(block.split(b"\n")[:-1], write)]
 
     def _drop_copies(self) -> None:
         with suppress(psycopg.Error):

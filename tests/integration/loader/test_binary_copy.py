@@ -154,8 +154,15 @@ def postgres(analytics_db: PostgresDatabase) -> Iterator[PostgresConnection]:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Which blocks went as binary rows; every block is worth asking for."""
+def asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows go by COPY too, and every block is worth asking for."""
+    monkeypatch.setattr(upsert, "FEW_ROWS", 0)
+    monkeypatch.setattr(copying, "ASK_BYTES", 1)
+
+
+@pytest.fixture
+def sent(asked_for: None, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Which blocks went as binary rows."""
     forms: list[bool] = []
     really = copying._formed
 
@@ -165,7 +172,6 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
             yield is_binary, block
 
     monkeypatch.setattr(copying, "_formed", formed)
-    monkeypatch.setattr(copying, "ASK_BYTES", 1)
     return forms
 
 
@@ -182,9 +188,12 @@ def create(connection: PostgresConnection, types: list[str]) -> list[str]:
 def copy_both(connection: PostgresConnection, names: list[str], lines: list[bytes]) -> None:
     """Copy lines into both tables, each in its form; their rows must be the same."""
     blocks = [b"%d\t%s\n" % numbered for numbered in enumerate(lines)]
-    for table, send in (("texts", copy_as_text), ("binaries", copy_into)):
-        copy = copies(connection, psycopg.sql.Identifier(table), names, ours=False)
-        send(connection, copy, blocks)
+    texts, binaries = (
+        copies(connection, psycopg.sql.Identifier(table), names, ours=False)
+        for table in ("texts", "binaries")
+    )
+    copy_as_text(connection, texts.text, blocks)
+    copy_into(connection, binaries, blocks)
     differs = " OR ".join(
         f"t.{n} IS DISTINCT FROM b.{n} OR t.{n}::text IS DISTINCT FROM b.{n}::text"
         for n in names[1:]
@@ -343,6 +352,16 @@ def test_types_without_a_binary_form_are_told() -> None:
 # --- in the loader -----------------------------------------------------------------------------
 
 
+def insert_forty(replica: Replica, harness: Harness, meanwhile: str = "") -> None:
+    """A table `t` with the numbers 1 to 40; `meanwhile` is done in PostgreSQL before they come."""
+    replica.create("t", "id int PRIMARY KEY, v int")
+    harness.catch_up()
+    if meanwhile:
+        harness.raw.execute(meanwhile)
+    replica.commit("INSERT INTO t SELECT seq, seq FROM seq_1_to_40")
+    harness.catch_up()
+
+
 @pytest.mark.parametrize(
     ("columns", "rows"),
     [(NUMBERS, NUMBER_ROWS), (TIMES, TIME_ROWS), (STRINGS, STRING_ROWS)],
@@ -352,11 +371,9 @@ def test_every_type_of_the_replica_arrives_exactly(
     replica: Replica,
     harness: Harness,
     sent: list[bool],
-    monkeypatch: pytest.MonkeyPatch,
     columns: str,
     rows: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(upsert, "FEW_ROWS", 0)
     replica.create("t", f"id int PRIMARY KEY, {columns}")
     harness.catch_up()
     replica.commit(*(f"INSERT INTO t VALUES ({n}, {row})" for n, row in enumerate(rows)))
@@ -370,14 +387,9 @@ def test_every_type_of_the_replica_arrives_exactly(
 
 
 def test_a_row_that_is_refused_in_binary_is_refused_alone(
-    replica: Replica, harness: Harness, sent: list[bool], monkeypatch: pytest.MonkeyPatch
+    replica: Replica, harness: Harness, sent: list[bool]
 ) -> None:
-    monkeypatch.setattr(upsert, "FEW_ROWS", 0)
-    replica.create("t", "id int PRIMARY KEY, v int")
-    harness.catch_up()
-    harness.raw.execute("ALTER TABLE raw.t ADD CHECK (v <> 13)")
-    replica.commit("INSERT INTO t SELECT seq, seq FROM seq_1_to_40")
-    harness.catch_up()
+    insert_forty(replica, harness, meanwhile="ALTER TABLE raw.t ADD CHECK (v <> 13)")
     assert sent == [True]  # and then all of them as text
     assert harness.raw.query("SELECT count(*), sum(v) FROM raw.t") == [(39, 820 - 13)]
     kept = harness.raw.query("SELECT table_name, reason FROM raw.etl_quarantine")
@@ -386,23 +398,17 @@ def test_a_row_that_is_refused_in_binary_is_refused_alone(
 
 
 def test_a_key_that_is_there_already_makes_the_batch_go_by_upsert(
-    replica: Replica, harness: Harness, sent: list[bool], monkeypatch: pytest.MonkeyPatch
+    replica: Replica, harness: Harness, sent: list[bool]
 ) -> None:
-    monkeypatch.setattr(upsert, "FEW_ROWS", 0)
-    replica.create("t", "id int PRIMARY KEY, v int")
-    harness.catch_up()
-    harness.raw.execute("INSERT INTO raw.t VALUES (7, 0)")
-    replica.commit("INSERT INTO t SELECT seq, seq FROM seq_1_to_40")
-    harness.catch_up()
+    insert_forty(replica, harness, meanwhile="INSERT INTO raw.t VALUES (7, 0)")
     assert sent == [True]
     harness.assert_same("t")
 
 
 def test_types_that_an_analyst_altered_meanwhile_are_those_that_rows_go_by(
-    replica: Replica, harness: Harness, sent: list[bool], monkeypatch: pytest.MonkeyPatch
+    replica: Replica, harness: Harness, sent: list[bool]
 ) -> None:
     """The writer has seen the table before; text would have gone into whatever there is."""
-    monkeypatch.setattr(upsert, "FEW_ROWS", 0)
     replica.create("t", "id int PRIMARY KEY, v int, j json, x text")
     harness.catch_up()
     rows = "INSERT INTO t SELECT seq, seq, '{}', '[1]' FROM seq_{}_to_{}"
@@ -441,7 +447,11 @@ NOT_A_ROW = {
 
 @pytest.mark.parametrize("made", NOT_A_ROW.values(), ids=NOT_A_ROW)
 def test_rows_that_postgresql_cannot_read_go_as_text_in_the_end(
-    replica: Replica, harness: Harness, monkeypatch: pytest.MonkeyPatch, made: bytes
+    replica: Replica,
+    harness: Harness,
+    asked_for: None,
+    monkeypatch: pytest.MonkeyPatch,
+    made: bytes,
 ) -> None:
     asked: list[bool] = []
     reasons: list[Reason | None] = []
@@ -458,14 +468,9 @@ def test_rows_that_postgresql_cannot_read_go_as_text_in_the_end(
             reasons.append(refusal(error))
             raise
 
-    monkeypatch.setattr(upsert, "FEW_ROWS", 0)
-    monkeypatch.setattr(copying, "ASK_BYTES", 1)
     monkeypatch.setattr(copying, "transcoder_of", misled)
     monkeypatch.setattr(copying, "_copy_binary", copied)
-    replica.create("t", "id int PRIMARY KEY, v int")
-    harness.catch_up()
-    replica.commit("INSERT INTO t SELECT seq, seq FROM seq_1_to_40")
-    harness.catch_up()
+    insert_forty(replica, harness)
     assert asked
     assert len(reasons) == 1
     assert reasons[0] is not None

@@ -22,13 +22,20 @@ from .conftest import NewLeg
 from .leg import Crash, Leg, crashing
 
 
-def test_a_second_replicator_does_not_start(
-    new_leg: NewLeg, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rep, "LOCK_PATIENCE", 0)
+@pytest.fixture
+def two_legs(new_leg: NewLeg) -> tuple[Leg, Leg]:
+    """One that streams, and one that would, to the same replica."""
     first, second = new_leg(), new_leg(server_id=2**31 + 40)
     first.source.execute("CREATE TABLE patient (id INT PRIMARY KEY)")
     first.catch_up()
+    return first, second
+
+
+def test_a_second_replicator_does_not_start(
+    two_legs: tuple[Leg, Leg], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rep, "LOCK_PATIENCE", 0)
+    first, second = two_legs
     with pytest.raises(AlreadyRunning) as caught:
         second.step()
     assert first.replica.name in str(caught.value)
@@ -41,13 +48,11 @@ def test_a_second_replicator_does_not_start(
 
 
 def test_a_predecessor_that_says_nothing_any_more_is_ended_with_all_that_it_holds(
-    new_leg: NewLeg, monkeypatch: pytest.MonkeyPatch
+    two_legs: tuple[Leg, Leg], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when its host has vanished, of which the server hears nothing."""
     monkeypatch.setattr(rep, "LOCK_PATIENCE", 1)
-    first, second = new_leg(), new_leg(server_id=2**31 + 40)
-    first.source.execute("CREATE TABLE patient (id INT PRIMARY KEY)")
-    first.catch_up()
+    first, second = two_legs
     with pytest.raises(AlreadyRunning):
         second.step()
     monkeypatch.setattr(rep, "SILENT_SECONDS", 0)
@@ -68,13 +73,11 @@ def test_a_predecessor_that_says_nothing_any_more_is_ended_with_all_that_it_hold
 
 
 def test_a_predecessor_at_work_is_not_ended_however_long_it_takes(
-    new_leg: NewLeg, monkeypatch: pytest.MonkeyPatch
+    two_legs: tuple[Leg, Leg], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rep, "LOCK_PATIENCE", 0)
     monkeypatch.setattr(rep, "SILENT_SECONDS", 0)
-    first, second = new_leg(), new_leg(server_id=2**31 + 40)
-    first.source.execute("CREATE TABLE patient (id INT PRIMARY KEY)")
-    first.catch_up()
+    first, second = two_legs
     working = first.replicator._session
     assert working is not None
 

@@ -331,15 +331,13 @@ def test_rows_in_quarantine_are_counted_by_table(replica: Replica, table: Harnes
     table.raw.execute("ALTER TABLE raw.t ADD CHECK (v > 0) NOT VALID")
     assert gauge() == {}
     replica.commit("UPDATE t SET v = -1 WHERE id IN (9, 10)")
-    table.catch_up()
-    assert gauge() == {"t": 2}
+    table.step_until(lambda: gauge() == {"t": 2})
     table.restart()
     table.catch_up()
     table.loader.step()
     assert gauge() == {"t": 2}
     replica.commit("UPDATE t SET v = 1 WHERE id IN (9, 10)")
-    table.catch_up()
-    assert gauge() == {}
+    table.step_until(lambda: gauge() == {})  # which follows the commit
 
 
 # --- tables without a key ----------------------------------------------------------------

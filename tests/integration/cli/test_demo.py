@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,29 @@ from replicator.sandbox.waiting import wait_until
 COMMAND = [sys.executable, "-m", "replicator.cli", "sandbox", "demo", "--patients", "40"]
 
 
-def play(seconds: int, temporary: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def played(seconds: int, temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    """A demo as a process; one that is still there at the end is ended."""
+    with subprocess.Popen(
         [*COMMAND, "--seconds", str(seconds)],
-        env={**os.environ, "TMPDIR": str(temporary)},
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONFAULTHANDLER": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
+    ) as demo:
+        try:
+            yield demo
+        finally:
+            demo.kill()
+
+
+def ended(demo: subprocess.Popen[str], seconds: float) -> str:
+    """What the demo said; where it hangs, also where each of its threads stands."""
+    try:
+        return demo.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        demo.send_signal(signal.SIGABRT)
+        pytest.fail(f"the demo did not end in {seconds:g} s:\n{demo.communicate()[0]}")
 
 
 @pytest.fixture
@@ -48,8 +65,8 @@ def processes_in(place: Path) -> list[int]:
 
 
 def test_the_demo_is_exact_and_leaves_nothing(temporary: Path) -> None:
-    demo = play(6, temporary)
-    said, _ = demo.communicate(timeout=200)
+    with played(6, temporary) as demo:
+        said = ended(demo, 200)
     assert demo.returncode == 0, said
     assert said.rstrip().endswith("exact: yes")
     assert "resync patient: done" in said
@@ -59,11 +76,11 @@ def test_the_demo_is_exact_and_leaves_nothing(temporary: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_demo_that_is_ended_leaves_nothing(number: signal.Signals, temporary: Path) -> None:
-    demo = play(60, temporary)
-    # Five: three servers and both daemons.
-    wait_until(lambda: len(processes_in(temporary)) >= 5, 60, "everything to run")
-    demo.send_signal(number)
-    demo.communicate(timeout=60)
+    with played(60, temporary) as demo:
+        # Five: three servers and both daemons.
+        wait_until(lambda: len(processes_in(temporary)) >= 5, 60, "everything to run")
+        demo.send_signal(number)
+        ended(demo, 60)
     assert demo.returncode != 0
     wait_until(lambda: not processes_in(temporary), 30, "all processes to end")
     wait_until(lambda: not list(temporary.iterdir()), 30, "the directory to be removed")

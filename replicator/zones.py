@@ -55,9 +55,9 @@ _EACH_DAY: Final = (
 """No zone has left its offset for less than some weeks, in these years."""
 
 _FINGERPRINT: Final = (
-    "SELECT CONCAT(COUNT(*), ' ', SUM(away), ' ', BIT_XOR(CRC32(CONCAT(day, ' ', away))))"
-    " FROM ({}) AS told"
+    "SELECT COUNT(*), SUM(away), BIT_XOR(CRC32(CONCAT(day, ' ', away))) FROM ({}) AS told"
 )
+"""Numbers, for MySQL gives what is concatenated of numbers as bytes, and MariaDB as text."""
 _STARTING: Final = 2
 """Seconds that a server's own count of its age may be off."""
 
@@ -147,7 +147,8 @@ class Zones:
 
 def known_from(catalog: Any, replica: Any) -> int:
     """From which second on the source knows what its `SYSTEM` zone was; kept on the replica."""
-    ((told,),) = fetch(catalog, _FINGERPRINT.format(_EACH_DAY), [SYSTEM])
+    (numbers,) = fetch(catalog, _FINGERPRINT.format(_EACH_DAY), [SYSTEM])
+    told = " ".join(map(str, numbers))
     known = fetch(replica, "SELECT fingerprint, known_from FROM etl_source_zone")
     if known and known[0][0] == told:
         return int(known[0][1])

@@ -50,8 +50,7 @@ def test_a_death_at_any_point_loses_nothing_and_doubles_nothing(
     the.asked.set()
     daemons = the.order(first), the.order(second)
     if first in FIRST_COPY:
-        the.request_everything()
-        the.restart(the.pipe.replicator)
+        the.copy_everything()
     if first in SPOILT | MENDED:  # a reload of the table would be the end of it, and come first
         the.rotation = tuple(table for table in TABLES if table != "visit")
     if first in SPOILT:
@@ -87,8 +86,7 @@ def _kill_at_random(the: Trial, dice: random.Random) -> None:
         for points in (failpoints.REPLICATOR, failpoints.LOADER)
     ]
     if dice.random() < 0.2:
-        the.request_everything()
-        the.restart(the.pipe.replicator)
+        the.copy_everything()
     try:
         the.wait_for_death(*daemons, deadline=dice.uniform(2, 5))
     except DeadlineExpired:

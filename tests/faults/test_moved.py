@@ -51,8 +51,7 @@ def test_a_source_that_lost_our_position_halts_and_a_resync_of_everything_mends_
         _purge(source)
         the.restart(replicator)
         assert "PositionLost" in _halts(the, said)
-    the.request_everything()
-    the.restart(replicator)
+    the.copy_everything()
     the.settle()
 
 

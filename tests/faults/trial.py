@@ -360,10 +360,15 @@ class Trial:
         ):
             resync_requests.queue_resync(connection, tables)
 
-    def request_everything(self) -> None:
-        """The next start of the replicator copies all tables anew."""
+    def copy_everything(self) -> None:
+        """Start the replicator again, to copy all tables anew.
+
+        It is down when they are asked for: at work, it would answer one by one.
+        """
+        self.pipe.replicator.kill()
         states = self.pipe.sandbox.replica_db.query("SELECT table_name FROM etl_extract_status")
         self.request(*(name for (name,) in states))
+        self._start(self.pipe.replicator)
 
     # --- what readers see ----------------------------------------------------------------
 

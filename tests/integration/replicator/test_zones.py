@@ -174,6 +174,7 @@ def test_what_depends_on_other_moments_is_copied(
 def test_a_zone_without_summer_costs_no_copy(new_leg: NewLeg, source_in: NewSource) -> None:
     leg = new_leg(source=source_in(PHOENIX))
     filled(leg)
+    leg.restart()  # the zone is as it was, and still known for the time before
     with session(leg.source, SUMMER) as cursor:
         for statement in (
             "ALTER TABLE visit MODIFY clock TIMESTAMP NULL, CHANGE moment seen DATETIME NULL",

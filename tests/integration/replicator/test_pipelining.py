@@ -82,8 +82,16 @@ def ids(leg: Leg) -> list[int]:
 
 
 def test_several_batches_are_on_their_way_and_all_arrive(table: Leg, most: list[int]) -> None:
-    batches(table, *(f"INSERT INTO sure VALUES ({n}, {n})" for n in range(10, 60)))
-    table.catch_up()
+    with closing(table.replica.connect()) as other:
+        other.begin()
+        other.cursor().execute("SELECT * FROM sure WHERE id = 2 FOR UPDATE")
+        batches(
+            table,
+            "UPDATE sure SET n = 20 WHERE id = 2",
+            *(f"INSERT INTO sure VALUES ({n}, {n})" for n in range(10, 60)),
+        )
+        with when_two_are_on_their_way(most, other.rollback):
+            table.catch_up()
     assert max(most) == 2
     table.assert_exact()
     assert table.position() == table.source_position()
